@@ -1,0 +1,1 @@
+"""What people see and are woken by: dashboards and rules as code."""

@@ -1,0 +1,1 @@
+"""What we measure, and what it says: telemetry, windows, working cycles."""

@@ -1,0 +1,102 @@
+"""The one form of telemetry: an Arrow record batch of blocks.
+
+A block is a run of samples of one signal of one asset. A slow signal is a block of one sample, a 100 Hz accelerometer a
+block of 100. Every source decodes into this form; what cannot be decoded becomes a `Rejected`, never an exception and
+never silence. A reading is one present sample: NaN and empty cells are missing, not readings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import pyarrow as pa
+
+__all__ = ["BLOCKS", "Decoded", "Reason", "Rejected", "empty_blocks"]
+
+BLOCKS = pa.schema(
+    [
+        pa.field("asset", pa.dictionary(pa.int32(), pa.utf8()), nullable=False),
+        pa.field("signal", pa.dictionary(pa.int32(), pa.utf8()), nullable=False),
+        pa.field("start", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("period_us", pa.int64(), nullable=False),
+        pa.field("values", pa.list_(pa.field("item", pa.float64(), nullable=False)), nullable=False),
+    ]
+)
+"""Columns of a batch of blocks: `start` is the event time of the first sample, `period_us` the time between samples in
+microseconds (0 in a block of one), `values` the samples in the signal's unit, NaN where one is missing."""
+
+
+class Reason(StrEnum):
+    """Why a reading was rejected: the closed set of the label `reason`."""
+
+    MALFORMED = "malformed"
+    BAD_VALUE = "bad_value"
+    BAD_TIME = "bad_time"
+    NAIVE_TIME = "naive_time"
+    UNKNOWN_ASSET = "unknown_asset"
+    UNKNOWN_SIGNAL = "unknown_signal"
+    OUT_OF_RANGE = "out_of_range"
+    FUTURE = "future"
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    OVERRATE = "overrate"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Readings that were not processed, with the reason and the raw bytes.
+
+    Attributes
+    ----------
+    reason
+        One of `Reason`.
+    readings
+        How many readings it stands for; a record that cannot be decoded counts as one.
+    source
+        Name of the input, such as a file's path or a topic.
+    raw
+        The bytes as they came, or the reading as a line of JSON where the source was not text.
+    asset, signal
+        Names, as far as they are known.
+    start_us
+        Event time of the first of them in microseconds since 1970, where it is known.
+    detail
+        What was expected and what came, for people.
+    """
+
+    reason: Reason
+    readings: int
+    source: str
+    raw: bytes
+    asset: str | None = None
+    signal: str | None = None
+    start_us: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder made of a payload.
+
+    Attributes
+    ----------
+    blocks
+        Record batch of the form `BLOCKS`, in the order of time where the payload was.
+    rejected
+        What could not be decoded.
+    """
+
+    blocks: pa.RecordBatch
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def empty_blocks() -> pa.RecordBatch:
+    """Return a batch without blocks.
+
+    Examples
+    --------
+    >>> empty_blocks().num_rows
+    0
+    """
+    return pa.RecordBatch.from_pylist([], schema=BLOCKS)

@@ -1,0 +1,1 @@
+"""What runs: the dataflow, its sources and sinks, the simulator."""

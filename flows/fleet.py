@@ -1,0 +1,467 @@
+"""The table of the fleet: what is known of each asset now, for the metrics and for the page.
+
+The dataflow writes it, threads of the HTTP server read it. It holds the newest window of each asset, the open episodes
+and the last rejected input; it is no store, and a restart fills it again with the next windows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.assets import Asset, Register
+from features.compiled import kernel
+from features.signals import EquipmentClass
+from flows.metrics import STATES
+
+if TYPE_CHECKING:
+    from models.assessment import Assessed
+
+    from features.telemetry import Rejected
+    from features.windows import Silence
+    from flows.dispatch import Decision
+
+__all__ = ["POINTS", "Fleet", "Rejection", "Table"]
+
+POINTS = 96
+"""Points of the past that the page draws of each feature."""
+
+LONGEST_STEP_S = 30 * 86400.0 / POINTS
+"""Longest time between two of them: the past reaches back 30 days at most."""
+
+LAST_REJECTED = 50
+RAW_SHOWN = 400
+
+_SILENT = STATES.index("silent")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Rejected input as the page shows it: the raw bytes as text, cut."""
+
+    reason: str
+    readings: int
+    source: str
+    asset: str
+    signal: str
+    start_us: int | None
+    detail: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A copy of one class's part of the fleet.
+
+    Attributes
+    ----------
+    equipment
+        Its class.
+    ids
+        Asset ids by row.
+    register
+        What the register says of each, by row.
+    now
+        Structured array of shape ``(n,)`` with the newest window of each: ``state`` (index in `STATES`), ``end_us``,
+        ``score``, ``p_fail`` (H,), ``rul_s`` (3,), ``health`` (M,), ``leading``, ``top`` (3,), ``top_share`` (3,), and
+        for each detection feature ``share``, ``x``, ``lower``, ``upper`` (D,). NaN = cannot know.
+    """
+
+    equipment: EquipmentClass
+    ids: list[str]
+    register: list[Asset]
+    now: NDArray[Any]
+
+
+class Fleet:
+    """What is known of each asset now; safe between one writing and many reading threads.
+
+    A reading or probability of a silent asset is not known, whatever its last window said. A feature that its newest
+    window does not know (a door that did not move) keeps its last known value.
+
+    Parameters
+    ----------
+    equipment
+        Classes by name.
+    register
+        Assets by id; without one every asset is taken from its telemetry.
+    history
+        Keep `POINTS` points of the past of each detection feature and of the paging probability, for the page: the mean
+        of a time step that starts at the class's window and doubles when the points are full, until 30 days fit. Less
+        than 8 kB an asset at 15 features.
+    clock
+        Seconds of a clock that never goes back; tells how long ago the last window came.
+
+    Examples
+    --------
+    >>> from features.signals import load_class
+    >>> fleet = Fleet({"lift": load_class("lift")})
+    >>> len(fleet), fleet.newest_us
+    (0, None)
+    """
+
+    def __init__(
+        self,
+        equipment: Mapping[str, EquipmentClass],
+        register: Register | None = None,
+        history: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.register = register
+        self.rejected: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._classes = {name: _Class(c, history) for name, c in equipment.items()}
+        self._home: dict[str, _Class] = {}
+        self._episodes: dict[str, Decision] = {}
+        self._rejections: deque[Rejection] = deque(maxlen=LAST_REJECTED)
+        self._newest_us: int | None = None
+        self._updated_s: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+    @property
+    def newest_us(self) -> int | None:
+        """End of the newest window of all, in event time; None before the first."""
+        return self._newest_us
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the last window came; None before the first."""
+        return None if self._updated_s is None else max(0.0, self._clock() - self._updated_s)
+
+    @property
+    def classes(self) -> dict[str, EquipmentClass]:
+        """Classes by name, also those without an asset."""
+        return {name: table.equipment for name, table in self._classes.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(table.nbytes for table in self._classes.values())
+
+    def update(self, assessed: Assessed, equipment: str | None = None) -> None:
+        """Take the newest window of each asset; an asset that is new gets a row.
+
+        Parameters
+        ----------
+        assessed
+            Windows of assets of one class, each asset's in the order of time.
+        equipment
+            Name of the class; by default what the register says of the first asset.
+        """
+        windows = assessed.windows
+        if not len(windows.rows):
+            return
+        with self._lock:
+            last = {row: n for n, row in enumerate(windows.rows.tolist())}
+            table = self._class_of(windows.names[next(iter(last))], equipment)
+            row_of = {row: self._row(table, windows.names[row]) for row in last}
+            rows = np.fromiter(row_of.values(), np.int64, len(row_of))
+            newest = np.fromiter(last.values(), np.int64, len(last))
+            fresh = windows.end_us[newest] >= table.now["end_us"][rows]
+            table.take(rows[fresh], newest[fresh], assessed)
+            if table.past is not None:
+                table.remember(np.array([row_of[row] for row in windows.rows.tolist()], np.int64), assessed)
+            self._newest_us = max(self._newest_us or 0, int(windows.end_us.max()))
+            self._updated_s = self._clock()
+
+    def silent(self, silence: Silence, equipment: str | None = None) -> None:
+        """Call assets silent: what they would say now is not known."""
+        with self._lock:
+            for row, since_us in zip(silence.rows.tolist(), silence.since_us.tolist(), strict=True):
+                name = silence.names[row]
+                table = self._class_of(name, equipment)
+                now = table.now[self._row(table, name)]
+                if now["end_us"] == 0:
+                    now["end_us"] = since_us
+                now["state"] = _SILENT
+                now["score"] = np.nan
+                now["p_fail"] = np.nan
+                now["rul_s"] = np.nan
+
+    def decide(self, decision: Decision) -> None:
+        """Open an episode as a page or a ticket, change its rung, or close it."""
+        with self._lock:
+            if decision.rung == "closed":
+                self._episodes.pop(decision.episode, None)
+            else:
+                self._episodes[decision.episode] = decision
+
+    def reject(self, rejected: Iterable[Rejected]) -> None:
+        """Count rejected input by reason, and keep the last of it for the page."""
+        with self._lock:
+            for item in rejected:
+                self.rejected[str(item.reason)] += item.readings
+                self._rejections.append(
+                    Rejection(
+                        reason=str(item.reason),
+                        readings=item.readings,
+                        source=item.source[:RAW_SHOWN],
+                        asset=(item.asset or "")[:RAW_SHOWN],
+                        signal=(item.signal or "")[:RAW_SHOWN],
+                        start_us=item.start_us,
+                        detail=item.detail[:RAW_SHOWN],
+                        raw=item.raw[:RAW_SHOWN].decode("utf-8", "backslashreplace"),
+                    )
+                )
+
+    def retire(self, asset: str) -> None:
+        """Forget an asset and its episodes; it is gone at the next scrape."""
+        with self._lock:
+            self._retire(asset)
+
+    def reload(self, register: Register) -> None:
+        """Take a new register; an asset that it no longer has is forgotten."""
+        with self._lock:
+            self.register = register
+            gone = self._home.keys() - register.keys()
+            gone |= {decision.asset for decision in self._episodes.values()} - register.keys()
+            for name in gone:
+                self._retire(name)
+            for name, table in list(self._home.items()):
+                if register[name].equipment != table.equipment.name:
+                    self._retire(name)
+                else:
+                    table.register[table.index[name]] = register[name]
+
+    def tables(self) -> list[Table]:
+        """Return a copy of the newest window of each asset, by class."""
+        with self._lock:
+            return [
+                Table(table.equipment, list(table.ids), list(table.register), table.now[: len(table.ids)].copy())
+                for table in self._classes.values()
+            ]
+
+    def episodes(self) -> list[Decision]:
+        """Return the open episodes, in the order of their ids."""
+        with self._lock:
+            return [self._episodes[key] for key in sorted(self._episodes)]
+
+    def rejections(self) -> list[Rejection]:
+        """Return the last rejected input, newest first."""
+        with self._lock:
+            return list(reversed(self._rejections))
+
+    def find(self, asset: str) -> Table | None:
+        """Return a table with this asset alone; None if it is not known."""
+        with self._lock:
+            table = self._home.get(asset)
+            if table is None:
+                return None
+            row = table.index[asset]
+            return Table(table.equipment, [asset], [table.register[row]], table.now[row : row + 1].copy())
+
+    def past(self, asset: str) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Return the past of an asset.
+
+        Returns
+        -------
+        times_us, values
+            Ends of the windows of shape ``(n,)``, and at each the paging probability and the detection features, of
+            shape ``(n, 1 + D)``; None if nothing is kept.
+        """
+        with self._lock:
+            table = self._home.get(asset)
+            if table is None or table.past is None:
+                return None
+            past = table.past[table.index[asset]]
+            filled = int(past["filled"])
+            return past["time_us"][:filled].copy(), past["value"][:filled].copy()
+
+    def _class_of(self, asset: str, equipment: str | None) -> _Class:
+        if asset in self._home:
+            return self._home[asset]
+        if equipment is None:
+            if self.register is not None and asset in self.register:
+                equipment = self.register[asset].equipment
+            elif len(self._classes) == 1:
+                equipment = next(iter(self._classes))
+            else:
+                raise ValueError(f"the register does not know the class of the asset {asset!r}: pass equipment=")
+        return self._classes[equipment]
+
+    def _row(self, table: _Class, asset: str) -> int:
+        row = table.index.get(asset)
+        if row is None:
+            known = self.register.get(asset) if self.register else None
+            row = table.add(asset, known or Asset(id=asset, equipment=table.equipment.name))
+            self._home[asset] = table
+        return row
+
+    def _retire(self, asset: str) -> None:
+        table = self._home.pop(asset, None)
+        if table is not None:
+            table.remove(asset)
+        for key in [key for key, decision in self._episodes.items() if decision.asset == asset]:
+            del self._episodes[key]
+
+
+class _Class:
+    """Rows of the assets of one class, without holes: the last row takes the place of one that leaves."""
+
+    def __init__(self, equipment: EquipmentClass, history: bool) -> None:
+        features = len(equipment.detection.features)
+        self.equipment = equipment
+        self.ids: list[str] = []
+        self.register: list[Asset] = []
+        self.index: dict[str, int] = {}
+        self.paging = equipment.failure_horizons.index(equipment.paging_horizon)
+        self.now = np.zeros(
+            0,
+            [
+                ("state", "i1"),
+                ("end_us", "i8"),
+                ("score", "f8"),
+                ("p_fail", "f8", (len(equipment.failure_horizons),)),
+                ("rul_s", "f8", (3,)),
+                ("health", "f8", (len(equipment.failure_modes),)),
+                ("leading", "i2"),
+                ("top", "i2", (3,)),
+                ("top_share", "f8", (3,)),
+                ("share", "f8", (features,)),
+                ("x", "f8", (features,)),
+                ("lower", "f8", (features,)),
+                ("upper", "f8", (features,)),
+            ],
+        )
+        self.past: NDArray[Any] | None = None
+        if history:
+            fields = [("step_us", "i8"), ("filled", "i8"), ("known", "i4", (features + 1,))]
+            fields += [("time_us", "i8", (POINTS,)), ("value", "f4", (POINTS, features + 1))]  # type: ignore[list-item]
+            self.past = np.zeros(0, fields)
+
+    @property
+    def nbytes(self) -> int:
+        return self.now.nbytes + (0 if self.past is None else self.past.nbytes)
+
+    def add(self, asset: str, known: Asset) -> int:
+        row = len(self.ids)
+        if row == len(self.now):
+            self.now = _longer(self.now)
+            if self.past is not None:
+                self.past = _longer(self.past)
+        self.ids.append(asset)
+        self.register.append(known)
+        self.index[asset] = row
+        now = self.now[row]
+        for name in ("score", "p_fail", "rul_s", "health", "x", "lower", "upper"):
+            now[name] = np.nan
+        now["state"] = now["end_us"] = 0
+        now["top_share"] = now["share"] = 0.0
+        now["leading"] = now["top"] = -1
+        if self.past is not None:
+            self.past["filled"][row] = 0
+            self.past["step_us"][row] = round(self.equipment.window_s * 1e6)
+        return row
+
+    def remove(self, asset: str) -> None:
+        row, last = self.index.pop(asset), len(self.ids) - 1
+        if row != last:
+            self.now[row] = self.now[last]
+            if self.past is not None:
+                self.past[row] = self.past[last]
+            self.ids[row], self.register[row] = self.ids[last], self.register[last]
+            self.index[self.ids[row]] = row
+        del self.ids[last], self.register[last]
+
+    def take(self, rows: NDArray[np.int64], which: NDArray[np.int64], assessed: Assessed) -> None:
+        now, scored = self.now, assessed.scored
+        now["end_us"][rows] = assessed.windows.end_us[which]
+        now["score"][rows] = scored.score[which]
+        now["share"][rows] = scored.share[which]
+        now["state"][rows] = assessed.state[which]
+        now["p_fail"][rows] = assessed.p_fail[which]
+        now["rul_s"][rows] = assessed.rul_s[which]
+        now["health"][rows] = assessed.health[which]
+        now["leading"][rows] = assessed.leading[which]
+        now["top"][rows] = assessed.top[which]
+        now["top_share"][rows] = assessed.top_share[which]
+        for name, values in (("x", scored.x), ("lower", scored.lower), ("upper", scored.upper)):
+            new = values[which]
+            now[name][rows] = np.where(np.isnan(new), now[name][rows], new)
+
+    def remember(self, rows: NDArray[np.int64], assessed: Assessed) -> None:
+        assert self.past is not None
+        past = self.past
+        values = np.column_stack([assessed.p_fail[:, self.paging], assessed.scored.x]).astype(np.float32)
+        _remember(
+            rows,
+            assessed.windows.end_us,
+            values,
+            np.int64(LONGEST_STEP_S * 1e6),
+            past["step_us"],
+            past["filled"],
+            past["known"],
+            past["time_us"],
+            past["value"],
+        )
+
+
+def _longer(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array with room for half as many rows again; the new ones take no memory until they are written."""
+    longer = np.zeros(max(16, len(array) * 3 // 2), array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+@kernel
+def _remember(  # type: ignore[no-untyped-def]
+    rows, end_us, values, longest_us, step_us, filled, known, time_us, value
+) -> None:
+    """Add each window to the last point of its asset, or to a new one when it lies in a later time step."""
+    points = value.shape[1]
+    for n in range(rows.shape[0]):
+        row = rows[n]
+        at = end_us[n] - 1  # a window that ends with a step is part of it
+        last = filled[row] - 1
+        if last >= 0 and at < time_us[row, last]:
+            continue
+        if last < 0 or at // step_us[row] != time_us[row, last] // step_us[row]:
+            while filled[row] == points and step_us[row] < longest_us:
+                step_us[row] *= 2
+                filled[row] = _merged(step_us[row], known[row], time_us[row], value[row])
+            last = filled[row] - 1
+            if last < 0 or at // step_us[row] != time_us[row, last] // step_us[row]:
+                if filled[row] == points:
+                    time_us[row, :-1] = time_us[row, 1:].copy()
+                    value[row, :-1] = value[row, 1:].copy()
+                else:
+                    filled[row] += 1
+                last = filled[row] - 1
+                value[row, last] = np.nan
+                known[row] = 0
+        time_us[row, last] = at
+        for d in range(values.shape[1]):
+            if not np.isnan(values[n, d]):
+                known[row, d] += 1
+                before = value[row, last, d] if known[row, d] > 1 else np.float32(0.0)
+                value[row, last, d] = before + (values[n, d] - before) / known[row, d]
+
+
+@kernel
+def _merged(step_us, known, time_us, value):  # type: ignore[no-untyped-def]
+    """Merge full points that lie in one time step, and return how many are left."""
+    into = 0
+    for point in range(1, value.shape[0]):
+        same = time_us[point] // step_us == time_us[into] // step_us
+        if not same:
+            into += 1
+        time_us[into] = time_us[point]
+        for d in range(value.shape[1]):
+            v = value[point, d]
+            if not same or np.isnan(value[into, d]):
+                value[into, d] = v
+            elif not np.isnan(v):
+                value[into, d] = 0.5 * (value[into, d] + v)
+    for d in range(value.shape[1]):
+        known[d] = 0 if np.isnan(value[into, d]) else max(known[d], 1)
+    return into + 1

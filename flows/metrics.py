@@ -1,0 +1,198 @@
+"""Every metric of Vigie, declared once: name, type, help, labels.
+
+Names follow Prometheus: prefix `vigie_`, base units, ratios from 0 to 1, `_total` only on counters. An asset's own
+series are written by `flows.exporter` from its table, so that an asset that leaves is gone at the next scrape; the
+pipeline's own counters and histograms live in a `prometheus_client` registry (`Pipeline`).
+
+This file knows nothing of the pipeline, so that dashboards and rules can import the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["ASSET_FAMILIES", "STATES", "Family", "Pipeline"]
+
+STATES = ("warming", "ok", "degraded", "failing", "silent", "stopped", "maintenance")
+"""Values of the label `state`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric family whose samples the exporter writes by itself."""
+
+    name: str
+    type: Literal["gauge", "info"]
+    help: str
+    labels: tuple[str, ...]
+
+
+FAILURE_PROBABILITY = Family(
+    "vigie_failure_probability_ratio",
+    "gauge",
+    "Probability that any failure mode of the asset ends in a breakdown within the horizon; no series where unknown.",
+    ("asset", "class", "horizon"),
+)
+LEADING_FAILURE_MODE = Family(
+    "vigie_leading_failure_mode_info",
+    "gauge",
+    "1 for the failure mode most likely to come first.",
+    ("asset", "failure_mode"),
+)
+REMAINING_LIFE = Family(
+    "vigie_remaining_life_seconds",
+    "gauge",
+    "Remaining useful life of the leading failure mode, by quantile 0.1, 0.5, 0.9.",
+    ("asset", "quantile"),
+)
+HEALTH = Family("vigie_health_ratio", "gauge", "Health by failure mode, 1 as new, 0 failed.", ("asset", "failure_mode"))
+ANOMALY_SCORE = Family(
+    "vigie_anomaly_score", "gauge", "Anomaly score; 1 is the alarm level of the class.", ("asset", "class")
+)
+ASSET_STATE = Family("vigie_asset_state", "gauge", "1 for the state that the asset is in.", ("asset", "state"))
+ASSET_INFO = Family(
+    "vigie_asset_info",
+    "gauge",
+    "1, with what the register says of the asset; simulated is true for an asset that does not exist.",
+    ("asset", "class", "site", "building", "provider", "make", "simulated"),
+)
+ASSET_HOUSEHOLDS = Family("vigie_asset_households", "gauge", "Households that the asset serves.", ("asset",))
+LAST_READING = Family(
+    "vigie_asset_last_reading_timestamp_seconds",
+    "gauge",
+    "Event time of the end of the asset's last scored window.",
+    ("asset",),
+)
+SIGNAL_SHARE = Family(
+    "vigie_signal_share_ratio",
+    "gauge",
+    "Share of the signal in the score of an asset that is not ok.",
+    ("asset", "signal"),
+)
+SIGNAL_VALUE = Family(
+    "vigie_signal_value",
+    "gauge",
+    "Value of the feature by which the signal speaks, in its own unit.",
+    ("asset", "signal"),
+)
+SIGNAL_EXPECTED = Family(
+    "vigie_signal_expected",
+    "gauge",
+    "Usual range of that feature, bound lower or upper, in its own unit.",
+    ("asset", "signal", "bound"),
+)
+EPISODE_PAGE = Family(
+    "vigie_episode_page",
+    "gauge",
+    "1 while an episode that pages is open.",
+    ("asset", "class", "failure_mode", "episode"),
+)
+EPISODE_TICKET = Family(
+    "vigie_episode_ticket",
+    "gauge",
+    "1 while an episode that is a ticket is open.",
+    ("asset", "class", "failure_mode", "episode"),
+)
+PAGE_THRESHOLD = Family(
+    "vigie_page_threshold_ratio",
+    "gauge",
+    "Probability at which the class pages, for display.",
+    ("class", "horizon"),
+)
+
+ASSET_FAMILIES: tuple[Family, ...] = (
+    FAILURE_PROBABILITY,
+    LEADING_FAILURE_MODE,
+    REMAINING_LIFE,
+    HEALTH,
+    ANOMALY_SCORE,
+    ASSET_STATE,
+    ASSET_INFO,
+    ASSET_HOUSEHOLDS,
+    LAST_READING,
+    SIGNAL_SHARE,
+    SIGNAL_VALUE,
+    SIGNAL_EXPECTED,
+    EPISODE_PAGE,
+    EPISODE_TICKET,
+    PAGE_THRESHOLD,
+)
+"""Families written from the fleet's table, in the order of the exposition."""
+
+
+class Pipeline:
+    """The pipeline's own metrics, in a registry of their own.
+
+    Parameters
+    ----------
+    registry
+        Where they are registered; a fresh one for each pipeline.
+
+    Examples
+    --------
+    >>> pipeline = Pipeline(CollectorRegistry())
+    >>> pipeline.readings.inc(100)
+    >>> pipeline.registry.get_sample_value("vigie_readings_total")
+    100.0
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.readings = Counter("vigie_readings", "Readings that came in, scored or rejected later.", registry=registry)
+        self.scored = Counter("vigie_readings_scored", "Readings that are part of a scored window.", registry=registry)
+        self.rejected = Counter(
+            "vigie_readings_rejected",
+            "Readings that were rejected, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self.pending = Gauge("vigie_readings_pending", "Readings in windows that are still open.", registry=registry)
+        self.windows = Counter("vigie_windows", "Windows scored.", ("class",), registry=registry)
+        self.pages = Counter("vigie_pages", "Episodes that paged.", ("class",), registry=registry)
+        self.tickets = Counter("vigie_tickets", "Episodes that became a ticket.", ("class",), registry=registry)
+        self.input_time = Gauge(
+            "vigie_input_event_timestamp_seconds",
+            "Newest event time that an input has delivered.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_seen = Gauge(
+            "vigie_input_last_message_timestamp_seconds",
+            "When an input delivered its last message.",
+            ("input",),
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "vigie_window_batch_seconds",
+            "Time that a shard took for one batch of blocks.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+            registry=registry,
+        )
+
+    def account(self) -> dict[str, int]:
+        """Return the account of readings: received = scored + pending + the rejected of each reason.
+
+        Examples
+        --------
+        >>> pipeline = Pipeline(CollectorRegistry())
+        >>> pipeline.rejected.labels("late").inc(2)
+        >>> pipeline.account()
+        {'received': 0, 'scored': 0, 'pending': 0, 'late': 2}
+        """
+
+        def value(name: str) -> int:
+            return int(self.registry.get_sample_value(name) or 0)
+
+        counts = {
+            "received": value("vigie_readings_total"),
+            "scored": value("vigie_readings_scored_total"),
+            "pending": value("vigie_readings_pending"),
+        }
+        for family in self.rejected.collect():
+            for sample in family.samples:
+                if sample.name == "vigie_readings_rejected_total":
+                    counts[sample.labels["reason"]] = int(sample.value)
+        return counts

@@ -1,0 +1,205 @@
+"""The site file: which assets, which inputs, where results go.
+
+Relative paths are relative to the site file. Everything that can be wrong in it is said before anything starts.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from features.assets import AssetFileError, Register, load_assets
+from features.signals import ClassFileError, EquipmentClass, load_class
+
+__all__ = ["FileInput", "LoadedSite", "Outputs", "SimulatorInput", "Site", "SiteFileError", "load_site"]
+
+SHIPPED_CLASSES = ("lift", "boiler")
+
+
+class SiteFileError(ValueError):
+    """A site file that cannot be used; the message names the file, the place and what is wrong."""
+
+
+class FileInput(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="files"):
+    """Recorded telemetry.
+
+    Attributes
+    ----------
+    name
+        Name of the input.
+    paths
+        Files, or patterns such as ``telemetry/*.parquet``.
+    equipment
+        Class of wide tables; `class` in the file.
+    speed
+        Multiple of the recorded speed; without it as fast as it goes.
+    """
+
+    name: str
+    paths: Annotated[tuple[str, ...], Meta(min_length=1)]
+    equipment: Annotated[str | None, Meta()] = msgspec.field(default=None, name="class")
+    speed: Annotated[float, Meta(gt=0)] | None = None
+
+
+class SimulatorInput(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="simulator"):
+    """A simulated fleet; its assets join the register and are labelled as simulated."""
+
+    name: str
+    lifts: Annotated[int, Meta(ge=0)] = 10
+    boilers: Annotated[int, Meta(ge=0)] = 5
+    seed: int = 0
+    speed: Annotated[float, Meta(gt=0)] = 1.0
+    mode: Literal["burst", "continuous"] = "burst"
+    faults: Literal["none", "natural", "demo"] = "natural"
+
+
+class Outputs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where results go; what is not named is not written.
+
+    Attributes
+    ----------
+    address
+        Host and port of `/metrics`, and of the page with ``--page``.
+    archive
+        Folder of the Parquet archive of features, scores and rejected input.
+    dead_letters
+        Folder of rejected input with its raw bytes.
+    """
+
+    address: str = "127.0.0.1:9300"
+    archive: str | None = None
+    dead_letters: str | None = None
+
+
+class Site(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A site file, as it is written."""
+
+    name: str
+    inputs: Annotated[tuple[FileInput | SimulatorInput, ...], Meta(min_length=1)]
+    assets: str | None = None
+    classes: tuple[str, ...] = ()
+    shards: Annotated[int, Meta(ge=1, le=4096)] = 16
+    outputs: Outputs = Outputs()
+
+
+class LoadedSite(Struct, frozen=True):
+    """A site with everything that its file names.
+
+    Attributes
+    ----------
+    site
+        The file itself.
+    folder
+        Where it lies.
+    classes, register
+        Loaded classes and assets.
+    files
+        Paths of each file input by its name.
+    """
+
+    site: Site
+    folder: Path
+    classes: dict[str, EquipmentClass]
+    register: Register
+    files: dict[str, list[Path]]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> parse_address("127.0.0.1:9300")
+    ('127.0.0.1', 9300)
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"an address is host:port, such as 127.0.0.1:9300; got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
+    """Load a site and everything it names; return it, or None with all that is wrong, a sentence each."""
+    path = Path(path)
+    try:
+        site = msgspec.toml.decode(path.read_text(encoding="utf-8"), type=Site)
+    except FileNotFoundError:
+        return None, [f"{path}: there is no such site file"]
+    except (OSError, UnicodeDecodeError) as error:
+        return None, [f"{path}: the site file cannot be read ({error})"]
+    except msgspec.ValidationError as error:
+        return None, [f"{path}: {error}"]
+    except msgspec.DecodeError as error:
+        return None, [f"{path}: this is not TOML: {error}"]
+    folder = path.parent
+    problems: list[str] = []
+    classes: dict[str, EquipmentClass] = {}
+    for name in (*SHIPPED_CLASSES, *(str(folder / one) for one in site.classes)):
+        try:
+            equipment = load_class(name)
+        except ClassFileError as error:
+            problems.append(str(error))
+        else:
+            classes[equipment.name] = equipment
+    register: Register = {}
+    if site.assets is not None:
+        try:
+            register = load_assets(folder / site.assets)
+        except AssetFileError as error:
+            problems.append(str(error))
+    for asset in register.values():
+        if asset.equipment not in classes:
+            problems.append(
+                f"{site.assets}: the asset {asset.id!r} is of class {asset.equipment!r}, which no class file has"
+            )
+    files = _files(site, folder, classes, problems)
+    try:
+        parse_address(site.outputs.address)
+    except ValueError as error:
+        problems.append(f"{path}: $.outputs.address: {error}")
+    names = [one.name for one in site.inputs]
+    problems += [
+        f"{path}: $.inputs: two inputs are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    if files and not register:
+        problems.append(f"{path}: $.assets: a site that reads files needs a register of its assets")
+    return (None if problems else LoadedSite(site, folder, classes, register, files)), problems
+
+
+def _files(site: Site, folder: Path, classes: dict[str, EquipmentClass], problems: list[str]) -> dict[str, list[Path]]:
+    from flows.sources import InputError, open_check
+
+    files: dict[str, list[Path]] = {}
+    for described in site.inputs:
+        if not isinstance(described, FileInput):
+            continue
+        if described.equipment is not None and described.equipment not in classes:
+            problems.append(f"$.inputs: {described.name}: no class is called {described.equipment!r}")
+            continue
+        paths: list[Path] = []
+        for pattern in described.paths:
+            wild = any(c in pattern for c in "*?[")
+            found = (
+                [Path(p) for p in sorted(glob.glob(str(folder / pattern), recursive=True))]
+                if wild
+                else [folder / pattern]
+            )
+            if not found:
+                problems.append(f"$.inputs: {described.name}: no file matches {pattern!r}")
+            paths += found
+        for one in paths:
+            try:
+                open_check(one, classes.get(described.equipment or ""))
+            except InputError as error:
+                problems.append(str(error))
+        files[described.name] = paths
+    return files

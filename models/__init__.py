@@ -1,0 +1,1 @@
+"""What is normal, what wears, what is left: detectors, health, prognosis."""
