@@ -30,7 +30,7 @@ class Pool(NamedTuple):
 
     first: NDArray[np.int64]
     step: NDArray[np.int64]
-    count: NDArray[np.int64]
+    length: NDArray[np.int64]
     following: NDArray[np.int32]
     free: NDArray[np.int64]
 
@@ -47,8 +47,8 @@ def new_pool(size: int, old: Pool | None = None) -> Pool:
     )
     pool.following[-1] = NONE if old is None else old.free[0]
     if old is not None:
-        for new_column, old_column in zip(pool[:4], old[:4], strict=True):
-            new_column[:used] = old_column
+        for name in ("first", "step", "length", "following"):
+            getattr(pool, name)[:used] = getattr(old, name)
         pool.free[1] += old.free[1]
     return pool
 
@@ -58,17 +58,17 @@ def newest(pool: Pool, head: int) -> int:
     """Return the last time of the newest run, or `NEVER`."""
     if head == NONE:
         return NEVER
-    return pool.first[head] + pool.step[head] * (pool.count[head] - 1)
+    return int(pool.first[head] + pool.step[head] * (pool.length[head] - 1))
 
 
 @kernel
 def _take(pool: Pool, first: int, step: int, count: int, following: int) -> int:
-    node = pool.free[0]
+    node = int(pool.free[0])
     pool.free[0] = pool.following[node]
     pool.free[1] -= 1
     pool.first[node] = first
     pool.step[node] = step
-    pool.count[node] = count
+    pool.length[node] = count
     pool.following[node] = following
     return node
 
@@ -77,12 +77,12 @@ def _take(pool: Pool, first: int, step: int, count: int, following: int) -> int:
 def accept_run(pool: Pool, head: int, first: int, step: int, count: int) -> int:
     """Record a run that begins after everything accepted so far; return the new head. Needs one free node."""
     if head != NONE:
-        last = pool.first[head] + pool.step[head] * (pool.count[head] - 1)
+        last = pool.first[head] + pool.step[head] * (pool.length[head] - 1)
         gap = first - last
-        known = pool.count[head]
+        known = pool.length[head]
         if (count == 1 or gap == step) and (known == 1 or gap == pool.step[head]):
             pool.step[head] = gap
-            pool.count[head] = known + count
+            pool.length[head] = known + count
             return head
     return _take(pool, first, step, count, head)
 
@@ -95,9 +95,9 @@ def is_accepted(pool: Pool, head: int, time: int) -> bool:
         ahead = time - pool.first[node]
         if ahead == 0:
             return True
-        if ahead > 0 and pool.count[node] > 1:
+        if ahead > 0 and pool.length[node] > 1:
             step = pool.step[node]
-            if ahead % step == 0 and ahead // step < pool.count[node]:
+            if ahead % step == 0 and ahead // step < pool.length[node]:
                 return True
         node = pool.following[node]
     return False
@@ -109,14 +109,14 @@ def insert(pool: Pool, head: int, time: int) -> int:
     if time > newest(pool, head):
         return accept_run(pool, head, time, 0, 1)
     # The head must stay the run that ends last: older samples go behind it.
-    node = pool.following[head]
-    if node != NONE and pool.count[node] > 1:
-        if time == pool.first[node] + pool.step[node] * pool.count[node]:
-            pool.count[node] += 1
+    node = int(pool.following[head])
+    if node != NONE and pool.length[node] > 1:
+        if time == pool.first[node] + pool.step[node] * pool.length[node]:
+            pool.length[node] += 1
             return head
-    elif node != NONE and pool.count[node] == 1 and time > pool.first[node]:
+    elif node != NONE and pool.length[node] == 1 and time > pool.first[node]:
         pool.step[node] = time - pool.first[node]
-        pool.count[node] = 2
+        pool.length[node] = 2
         return head
     pool.following[head] = _take(pool, time, 0, 1, node)
     return head
@@ -129,7 +129,7 @@ def forget(pool: Pool, head: int, before: int) -> int:
     node = head
     while node != NONE:
         after = pool.following[node]
-        if pool.first[node] + pool.step[node] * (pool.count[node] - 1) < before:
+        if pool.first[node] + pool.step[node] * (pool.length[node] - 1) < before:
             if previous == NONE:
                 head = after
             else:

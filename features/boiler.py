@@ -353,7 +353,7 @@ def pressure_decay_step(
     Water expands into the gas of the vessel, so pressure follows temperature; near working temperature on a line whose
     slope is the circuit's own. Slope and trend are regressed together, so that a leak is not taken for cooling, on
     means of ten minutes that fade over two days. Until the asset has shown its slope the correction leans on
-    `bar_per_k`. A refill lifts the level and leaves the trend. A slope that rises says that the vessel has lost its gas.
+    `bar_per_k`. A refill lifts the level and leaves the trend. A slope that rises says that the vessel has lost gas.
 
     It fails where the pressure depends on the pump more than on temperature. The trend is unknown for 6 hours.
 

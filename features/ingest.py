@@ -85,7 +85,7 @@ class Blocks(NamedTuple):
     start: NDArray[np.int64]
     period: NDArray[np.int64]
     first: NDArray[np.int64]
-    count: NDArray[np.int64]
+    length: NDArray[np.int64]
     clock: NDArray[np.int64]
     spectrum: NDArray[np.int64]
     values: NDArray[np.float64]
@@ -446,11 +446,11 @@ def ingest(layout: Layout, state: State, pool: Pool, blocks: Blocks, out: Output
     first_open, newest, arrival, home = state.first_open, state.newest, state.arrival, state.partition
     samples, accumulators, heads = state.samples, state.moments, state.head
     queue_time, queue_value, queue_count = state.queue_time, state.queue_value, state.queue_count
-    run_first, run_step, run_count = pool.first, pool.step, pool.count
+    run_first, run_step, run_count = pool.first, pool.step, pool.length
     free, used = pool.free, out.used
     row_room, horizon_room, reject_room = len(out.row), len(out.horizon_row), len(out.reject_block)
     block_row, block_signal, block_start, block_period = blocks.row, blocks.signal, blocks.start, blocks.period
-    block_first, block_count, block_clock = blocks.first, blocks.count, blocks.clock
+    block_first, block_count, block_clock = blocks.first, blocks.length, blocks.clock
     block_spectrum, values = blocks.spectrum, blocks.values
     for block in range(used[NEXT], len(block_row)):
         n = block_count[block]

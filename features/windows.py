@@ -319,20 +319,35 @@ class ShardWindows:
     def _in_order(
         self, batch: ShardBatch, row: NDArray[np.int32], signal: NDArray[np.int32]
     ) -> tuple[ShardBatch, NDArray[np.int32], NDArray[np.int32]]:
-        """Cut blocks that are longer than a window or a spectrum, and sort by start where they are not sorted."""
-        span = np.full(len(signal), max(1, self._layout.window_us), np.int64) // np.maximum(batch.period, 1)
-        most = np.maximum(span, 1)
+        """Cut blocks that could make others late, and sort by start where they are not sorted.
+
+        A vibration block longer than a spectrum is cut to spectra. Any other block that lasts longer than the lateness
+        is cut where windows end, because its end would close windows that the next block has yet to fill.
+        """
+        spectral = np.zeros(len(self._signals), np.int64)
         for index, plan in self._spectra.items():
-            most[signal == index] = plan.n
-        if (batch.count > most).any():
-            pieces = -(-batch.count // most)
+            spectral[index] = plan.n
+        most = spectral[signal]
+        last = batch.start + (batch.count - 1) * batch.period
+        window_us = self._layout.window_us
+        long = (last - batch.start > self._layout.lateness_us) & (batch.period > 0) & (last > batch.start)
+        by_window = long & (most == 0)
+        by_spectrum = (most > 0) & (batch.count > most)
+        if by_window.any() or by_spectrum.any():
+            opening = batch.start // window_us
+            pieces = np.where(by_window, last // window_us - opening + 1, 1)
+            pieces = np.where(by_spectrum, -(-batch.count // np.maximum(most, 1)), pieces)
             origin = np.repeat(np.arange(len(pieces)), pieces)
             number = np.arange(len(origin)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-            skip = number * most[origin]
-            count = np.minimum(most[origin], batch.count[origin] - skip)
+            ahead = (opening[origin] + number) * window_us - batch.start[origin]
+            at_window = -(-ahead // np.maximum(batch.period[origin], 1))
+            skip = np.where(number == 0, 0, np.where(by_spectrum[origin], number * most[origin], at_window))
+            end = np.append(skip[1:], 0)
+            end = np.where(np.append(number[1:], 0) == 0, batch.count[origin], end)
             start = batch.start[origin] + skip * batch.period[origin]
-            batch = replace(_select(batch, origin), start=start, first=batch.first[origin] + skip, count=count)
-            row, signal = row[origin], signal[origin]
+            cut = replace(_select(batch, origin), start=start, first=batch.first[origin] + skip, count=end - skip)
+            filled = cut.count > 0
+            batch, row, signal = _select(cut, filled), row[origin][filled], signal[origin][filled]
         if len(row) > 1 and (np.diff(batch.start) < 0).any():
             order = np.argsort(batch.start, kind="stable")
             batch, row, signal = _select(batch, order), row[order], signal[order]
@@ -373,7 +388,7 @@ class ShardWindows:
             self._pool = new_pool(2 * len(self._pool.first) + longest, self._pool)
 
     def _partition(self, source: str) -> int:
-        """Number the input partitions in the order in which they appear."""
+        """Return the number of an input partition: they count in the order in which they appear."""
         return self._partitions.setdefault(source, len(self._partitions))
 
     def _close(self, partition: int, clock_us: int, everything: bool) -> Step:

@@ -17,24 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.assets import Asset, Register
-from features.compiled import kernel
 from features.signals import EquipmentClass
 from flows.metrics import STATES
+from flows.past import LONGEST_STEP_S, POINTS, remember
 
 if TYPE_CHECKING:
-    from models.assessment import Assessed
-
     from features.telemetry import Rejected
     from features.windows import Silence
     from flows.dispatch import Decision
+    from models.assessment import Assessed
 
-__all__ = ["POINTS", "Fleet", "Rejection", "Table"]
-
-POINTS = 96
-"""Points of the past that the page draws of each feature."""
-
-LONGEST_STEP_S = 30 * 86400.0 / POINTS
-"""Longest time between two of them: the past reaches back 30 days at most."""
+__all__ = ["Fleet", "Rejection", "Table"]
 
 LAST_REJECTED = 50
 RAW_SHOWN = 400
@@ -187,6 +180,7 @@ class Fleet:
                 now["score"] = np.nan
                 now["p_fail"] = np.nan
                 now["rul_s"] = np.nan
+                now["top"] = -1
 
     def decide(self, decision: Decision) -> None:
         """Open an episode as a page or a ticket, change its rung, or close it."""
@@ -316,7 +310,7 @@ class _Class:
         self.index: dict[str, int] = {}
         self.paging = equipment.failure_horizons.index(equipment.paging_horizon)
         self.now = np.zeros(
-            0,
+            16,
             [
                 ("state", "i1"),
                 ("end_us", "i8"),
@@ -337,7 +331,9 @@ class _Class:
         if history:
             fields = [("step_us", "i8"), ("filled", "i8"), ("known", "i4", (features + 1,))]
             fields += [("time_us", "i8", (POINTS,)), ("value", "f4", (POINTS, features + 1))]  # type: ignore[list-item]
-            self.past = np.zeros(0, fields)
+            self.past = np.zeros(len(self.now), fields)
+            # Compile now: later a reader would wait for the lock meanwhile.
+            self._remember(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, features + 1), np.float32))
 
     @property
     def nbytes(self) -> int:
@@ -390,78 +386,18 @@ class _Class:
             now[name][rows] = np.where(np.isnan(new), now[name][rows], new)
 
     def remember(self, rows: NDArray[np.int64], assessed: Assessed) -> None:
-        assert self.past is not None
+        columns = [assessed.p_fail[:, self.paging], assessed.scored.x]
+        self._remember(rows, assessed.windows.end_us, np.column_stack(columns).astype(np.float32))
+
+    def _remember(self, rows: NDArray[np.int64], end_us: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         past = self.past
-        values = np.column_stack([assessed.p_fail[:, self.paging], assessed.scored.x]).astype(np.float32)
-        _remember(
-            rows,
-            assessed.windows.end_us,
-            values,
-            np.int64(LONGEST_STEP_S * 1e6),
-            past["step_us"],
-            past["filled"],
-            past["known"],
-            past["time_us"],
-            past["value"],
-        )
+        assert past is not None
+        fields = past["step_us"], past["filled"], past["known"], past["time_us"], past["value"]
+        remember(rows, end_us, values, np.int64(LONGEST_STEP_S * 1e6), *fields)
 
 
 def _longer(array: NDArray[Any]) -> NDArray[Any]:
     """Return the array with room for half as many rows again; the new ones take no memory until they are written."""
-    longer = np.zeros(max(16, len(array) * 3 // 2), array.dtype)
+    longer = np.zeros(len(array) * 3 // 2, array.dtype)
     longer[: len(array)] = array
     return longer
-
-
-@kernel
-def _remember(  # type: ignore[no-untyped-def]
-    rows, end_us, values, longest_us, step_us, filled, known, time_us, value
-) -> None:
-    """Add each window to the last point of its asset, or to a new one when it lies in a later time step."""
-    points = value.shape[1]
-    for n in range(rows.shape[0]):
-        row = rows[n]
-        at = end_us[n] - 1  # a window that ends with a step is part of it
-        last = filled[row] - 1
-        if last >= 0 and at < time_us[row, last]:
-            continue
-        if last < 0 or at // step_us[row] != time_us[row, last] // step_us[row]:
-            while filled[row] == points and step_us[row] < longest_us:
-                step_us[row] *= 2
-                filled[row] = _merged(step_us[row], known[row], time_us[row], value[row])
-            last = filled[row] - 1
-            if last < 0 or at // step_us[row] != time_us[row, last] // step_us[row]:
-                if filled[row] == points:
-                    time_us[row, :-1] = time_us[row, 1:].copy()
-                    value[row, :-1] = value[row, 1:].copy()
-                else:
-                    filled[row] += 1
-                last = filled[row] - 1
-                value[row, last] = np.nan
-                known[row] = 0
-        time_us[row, last] = at
-        for d in range(values.shape[1]):
-            if not np.isnan(values[n, d]):
-                known[row, d] += 1
-                before = value[row, last, d] if known[row, d] > 1 else np.float32(0.0)
-                value[row, last, d] = before + (values[n, d] - before) / known[row, d]
-
-
-@kernel
-def _merged(step_us, known, time_us, value):  # type: ignore[no-untyped-def]
-    """Merge full points that lie in one time step, and return how many are left."""
-    into = 0
-    for point in range(1, value.shape[0]):
-        same = time_us[point] // step_us == time_us[into] // step_us
-        if not same:
-            into += 1
-        time_us[into] = time_us[point]
-        for d in range(value.shape[1]):
-            v = value[point, d]
-            if not same or np.isnan(value[into, d]):
-                value[into, d] = v
-            elif not np.isnan(v):
-                value[into, d] = 0.5 * (value[into, d] + v)
-    for d in range(value.shape[1]):
-        known[d] = 0 if np.isnan(value[into, d]) else max(known[d], 1)
-    return into + 1

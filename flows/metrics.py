@@ -14,7 +14,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["ASSET_FAMILIES", "STATES", "Family", "Pipeline"]
+__all__ = ["ASSET_FAMILIES", "STATES", "Family", "Pipeline", "series_types"]
 
 STATES = ("warming", "ok", "degraded", "failing", "silent", "stopped", "maintenance")
 """Values of the label `state`."""
@@ -25,7 +25,7 @@ class Family:
     """A metric family whose samples the exporter writes by itself."""
 
     name: str
-    type: Literal["gauge", "info"]
+    type: Literal["gauge", "summary"]
     help: str
     labels: tuple[str, ...]
 
@@ -42,9 +42,10 @@ LEADING_FAILURE_MODE = Family(
     "1 for the failure mode most likely to come first.",
     ("asset", "failure_mode"),
 )
+# The label quantile belongs to summaries; this one has no count and no sum.
 REMAINING_LIFE = Family(
     "vigie_remaining_life_seconds",
-    "gauge",
+    "summary",
     "Remaining useful life of the leading failure mode, by quantile 0.1, 0.5, 0.9.",
     ("asset", "quantile"),
 )
@@ -103,6 +104,13 @@ PAGE_THRESHOLD = Family(
     ("class", "horizon"),
 )
 
+FAILURE_MODE = Family(
+    "vigie_failure_mode_info",
+    "gauge",
+    "1, with what the class file says of the failure mode, so that an alert can tell what to do.",
+    ("class", "failure_mode", "description", "advice"),
+)
+
 ASSET_FAMILIES: tuple[Family, ...] = (
     FAILURE_PROBABILITY,
     LEADING_FAILURE_MODE,
@@ -150,6 +158,9 @@ class Pipeline:
             registry=registry,
         )
         self.pending = Gauge("vigie_readings_pending", "Readings in windows that are still open.", registry=registry)
+        self.state_bytes = Gauge(
+            "vigie_state_bytes", "Memory of the state of all assets, by step.", ("step",), registry=registry
+        )
         self.windows = Counter("vigie_windows", "Windows scored.", ("class",), registry=registry)
         self.pages = Counter("vigie_pages", "Episodes that paged.", ("class",), registry=registry)
         self.tickets = Counter("vigie_tickets", "Episodes that became a ticket.", ("class",), registry=registry)
@@ -196,3 +207,21 @@ class Pipeline:
                 if sample.name == "vigie_readings_rejected_total":
                     counts[sample.labels["reason"]] = int(sample.value)
         return counts
+
+
+def series_types() -> dict[str, str]:
+    """Return the type of every series by the name that a query uses, so that dashboards and rules can be held to it.
+
+    Examples
+    --------
+    >>> types = series_types()
+    >>> types["vigie_readings_total"], types["vigie_window_batch_seconds_bucket"], types["vigie_asset_state"]
+    ('counter', 'histogram', 'gauge')
+    """
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+    types: dict[str, str] = {family.name: family.type for family in (*ASSET_FAMILIES, FAILURE_MODE)}
+    registry = CollectorRegistry()
+    Pipeline(registry)
+    for metric in registry.collect():
+        types |= {metric.name + suffix: metric.type for suffix in suffixes.get(metric.type, ("",))}
+    return types

@@ -131,6 +131,8 @@ class _Keyed(StatefulBatchLogic[tuple[str, Any], tuple[str, Any], None]):
         self._make = step
         self._name = ""
         self._step: Any = None
+        self._batches = 0
+        self._nbytes = 0
 
     def on_batch(self, values: list[tuple[str, Any]]) -> tuple[Iterable[tuple[str, Any]], bool]:
         results = []
@@ -139,13 +141,23 @@ class _Keyed(StatefulBatchLogic[tuple[str, Any], tuple[str, Any], None]):
                 self._name = name
                 self._step = self._make(self._monitor.classes[name], self._monitor.pipeline)
             results += [(name, result) for result in self._step(item)]
+        self._batches += 1
+        if self._batches % 64 == 1:
+            self._weigh()
         return results, StatefulBatchLogic.RETAIN
 
     def on_eof(self) -> tuple[Iterable[tuple[str, Any]], bool]:
+        self._weigh()
         end = getattr(self._step, "end", None)
         if end is None or not self._monitor.flush:
             return (), StatefulBatchLogic.RETAIN
         return [(self._name, result) for result in end()], StatefulBatchLogic.RETAIN
+
+    def _weigh(self) -> None:
+        """Keep the account of memory."""
+        nbytes = self._step.nbytes
+        self._monitor.pipeline.state_bytes.labels(type(self._step).__name__.lower()).inc(nbytes - self._nbytes)
+        self._nbytes = nbytes
 
     def snapshot(self) -> None:
         # Bytewax asks at every epoch; without a recovery store nobody reads the answer.

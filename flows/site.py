@@ -5,7 +5,6 @@ Relative paths are relative to the site file. Everything that can be wrong in it
 
 from __future__ import annotations
 
-import glob
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -140,7 +139,7 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
         return None, [f"{path}: {error}"]
     except msgspec.DecodeError as error:
         return None, [f"{path}: this is not TOML: {error}"]
-    folder = path.parent
+    folder = path.resolve().parent
     problems: list[str] = []
     classes: dict[str, EquipmentClass] = {}
     for name in (*SHIPPED_CLASSES, *(str(folder / one) for one in site.classes)):
@@ -187,12 +186,10 @@ def _files(site: Site, folder: Path, classes: dict[str, EquipmentClass], problem
             continue
         paths: list[Path] = []
         for pattern in described.paths:
+            whole = folder / pattern
             wild = any(c in pattern for c in "*?[")
-            found = (
-                [Path(p) for p in sorted(glob.glob(str(folder / pattern), recursive=True))]
-                if wild
-                else [folder / pattern]
-            )
+            # A pattern may be absolute, which Path.glob of a folder refuses.
+            found = sorted(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))) if wild else [whole]
             if not found:
                 problems.append(f"$.inputs: {described.name}: no file matches {pattern!r}")
             paths += found

@@ -270,6 +270,11 @@ class Window:
         self._windows = ShardWindows(equipment)
         self._pipeline = pipeline
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return self._windows.nbytes
+
     def __call__(self, item: ShardBatch | Tick) -> Iterator[Step]:
         """Take one item."""
         if isinstance(item, Tick):
@@ -301,6 +306,11 @@ class Score:
         self._scorer = Scorer(equipment)
         self._windows = pipeline.windows.labels(equipment.name)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return self._scorer.nbytes
+
     def __call__(self, step: Step) -> Iterator[Scored | Silence]:
         """Score what a step has closed."""
         for closed in step.closed:
@@ -315,6 +325,11 @@ class Assess:
 
     def __init__(self, equipment: EquipmentClass, pipeline: Pipeline) -> None:
         self._assessor = Assessor(equipment)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return self._assessor.nbytes
 
     def __call__(self, item: Scored | Silence) -> Iterator[Assessed | Silence]:
         """Assess one item."""
@@ -332,6 +347,11 @@ class Dispatch:
         self._dispatcher = Dispatcher(equipment)
         self._pages = pipeline.pages.labels(equipment.name)
         self._tickets = pipeline.tickets.labels(equipment.name)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state."""
+        return 0
 
     def __call__(self, candidate: Candidate) -> Iterator[Decision]:
         """Decide on one candidate."""

@@ -95,12 +95,12 @@ function number(value, unit) {
   const size = Math.abs(value);
   const text = value !== 0 && (size < 0.001 || size >= 1e6) ? value.toExponential(1)
     : value.toLocaleString("en-GB", {maximumSignificantDigits: 3, useGrouping: true});
-  return unit ? `${text} ${unit}` : text;
+  return (unit ? `${text} ${unit}` : text).replace("-", "−");
 }
 
 function usual(s) {
   if (s.lower === null || s.upper === null) return "usual range not known yet";
-  return `usual ${number(s.lower, "")} to ${number(s.upper, s.unit)}`;
+  return `usual ${number(s.lower, "")} to ${number(s.upper, s.value === null ? s.unit : "")}`;
 }
 
 const isOut = (s) => s.value !== null && ((s.upper !== null && s.value > s.upper) || (s.lower !== null && s.value < s.lower));
@@ -148,6 +148,9 @@ const signalLabel = (s) => `${s.words}: ${number(s.value, s.unit)}, ${usual(s)}`
 
 // ---- one asset ------------------------------------------------------------------------------------------------------
 
+const isCalm = (asset) => asset.state === "ok" || asset.state === "warming";
+const shortMode = (mode) => mode.words.split(": ")[0];
+
 function unknown(asset) {
   if (asset.state === "silent") return "cannot know while it is silent";
   if (asset.state === "stopped") return "cannot know while it is stopped";
@@ -170,9 +173,10 @@ function stateCell(asset) {
 }
 
 function modeCell(asset) {
-  const calm = asset.state === "ok" || asset.state === "warming";
-  if (!asset.mode) return [el("span", "unknown", calm ? "nothing stands out" : "no failure mode stands out")];
-  return [el("div", "", asset.mode.words), calm ? null : el("div", "small", asset.mode.advice)];
+  if (isCalm(asset)) return [el("span", "small", asset.mode ? `nothing now; first in line: ${shortMode(asset.mode)}` : "nothing now")];
+  if (!asset.mode) return [el("span", "unknown", "no failure mode stands out")];
+  const [name, rest] = asset.mode.words.split(/: (.*)/);
+  return [el("div", "mode", name), rest ? el("div", "", rest[0].toUpperCase() + rest.slice(1)) : null, el("div", "small", asset.mode.advice)];
 }
 
 function chanceCell(asset) {
@@ -195,13 +199,14 @@ function leadCell(asset) {
 function signalsCell(asset) {
   if (!asset.signals.length) return [];
   return [el("div", "signals", ...asset.signals.map((s) => el("div", "signal",
-    chart(s.trace, s, 136, 40, signalLabel(s)),
-    el("div", "", el("div", "", `${s.words} `, el("span", "small", `${percent(s.share)} of the score`)), reading(s)))))];
+    el("div", "", chart(s.trace, s, 136, 40, signalLabel(s)), el("div", "share", `${percent(s.share)} of the score`)),
+    el("div", "", el("div", "", s.words), reading(s)))))];
 }
 
 const CELLS = [
   ["Asset", assetCell], ["State", stateCell], ["What is likely to fail", modeCell],
-  ["Chance of a breakdown", chanceCell], ["Time left", leadCell], ["The signals that say so", signalsCell],
+  ["Chance of a breakdown", chanceCell], ["Lead time", leadCell],
+  ["The signals that say so", signalsCell],
 ];
 
 function newRow(id) {
@@ -270,18 +275,20 @@ function facts(asset) {
 
 function detail(asset) {
   const panel = el("div", "panel");
-  if (asset.mode) {
+  if (asset.mode && !isCalm(asset)) {
     panel.append(el("p", "advice", el("b", "", "What to do: "), asset.mode.advice));
   }
   const left = el("div", "", el("h3", "", "Asset"), facts(asset));
   for (const e of asset.episodes) {
-    left.append(el("p", "", el("span", `badge ${e.rung}`, RUNGS[e.rung] || e.rung), `${e.words}. Open since ${when(e.opened_us)}. `,
+    left.append(el("p", "episode", el("span", `badge ${e.rung}`, RUNGS[e.rung] || e.rung), `${e.words}. Open since ${when(e.opened_us)}. `,
       el("span", "small", e.reason)));
   }
   if (asset.modes.length) {
     const grid = el("div", "modes");
     for (const m of asset.modes) {
-      grid.append(el("span", "", m.words));
+      const name = el("span", "", shortMode(m));
+      name.title = m.words;
+      grid.append(name);
       if (m.health === null) grid.append(el("span"), el("span", "unknown small", "not known"));
       else grid.append(bar(m.health), el("span", "", percent(m.health)));
     }
@@ -347,6 +354,9 @@ function showFreshness(fleet) {
   const age = Math.round(fleet.age_s);
   const stale = age > 120;
   text.push(age < 10 ? "received just now" : `received ${one(age)} ago`);
+  // A simulated fleet has a clock of its own.
+  const behind = Date.now() / 1000 - fleet.newest_us / 1e6;
+  if (!fleet.simulated && behind > 900) text.push(`${one(behind)} behind the clock`);
   node.textContent = text.join(", ");
   node.classList.toggle("late", stale);
 }
@@ -380,6 +390,8 @@ function showCount(fleet) {
   const all = fleet.matching === fleet.total;
   let text = all ? plural(fleet.total, "asset") : `${whole(fleet.matching)} of ${plural(fleet.total, "asset")}`;
   if (fleet.pages > 1) text += `, ${whole((fleet.page - 1) * fleet.size + 1)} to ${whole((fleet.page - 1) * fleet.size + fleet.assets.length)} shown`;
+  const openNow = [fleet.pages_open && plural(fleet.pages_open, "page"), fleet.tickets_open && plural(fleet.tickets_open, "ticket")].filter(Boolean);
+  if (openNow.length) text += `; open: ${openNow.join(" and ")}`;
   if (fleet.registered !== null && fleet.registered > fleet.total) text += `; ${whole(fleet.registered - fleet.total)} of the register have sent nothing yet`;
   if ($("count").textContent !== text) $("count").textContent = text;
   $("empty").hidden = fleet.assets.length > 0;

@@ -355,3 +355,19 @@ def test_silence_in_one_signal_does_not_hold_the_others() -> None:
     blocks: list[Block] = [("a", "slow", START + k * 1_000_000, 0, [1.0]) for k in range(40)]
     step = shard.push(batch(blocks))
     assert sum(len(c.rows) for c in step.closed) == 3
+
+
+def test_long_blocks_of_several_signals_make_nothing_late() -> None:
+    shard = ShardWindows(machine())
+    values = [float(i) for i in range(60)]
+    blocks: list[Block] = []
+    for minute in range(3):
+        start = START + minute * 60_000_000 + 3_456_789
+        blocks += [("a", "slow", start, 1_000_000, values), ("a", "fast", start, 1_000_000, values)]
+    step = shard.push(batch(blocks))
+    assert step.rejected == []
+    found = rows([step, shard.flush()])
+    assert sum(n for n, _ in found.values()) == 360
+    column = STATISTICS.index("mean")
+    for _, features in found.values():
+        assert features[column] == features[len(STATISTICS) + column], "both signals, cut alike"

@@ -1,0 +1,161 @@
+"""Running the dataflow: over a file to its end, or live until somebody stops it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax.inputs import Source
+from bytewax.testing import run_main
+from prometheus_client import CollectorRegistry
+
+from features.assets import Register
+from features.signals import EquipmentClass
+from flows.exporter import Server
+from flows.fleet import Fleet
+from flows.metrics import Pipeline
+from flows.monitor import Monitor, Sinks, build
+from flows.show import FleetSink
+from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
+from flows.sources import FileSource, InputError, Message, open_check
+from flows.steps import Input
+
+__all__ = ["Live", "Scored", "score_file"]
+
+EPOCH = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What scoring a file came to.
+
+    Attributes
+    ----------
+    account
+        Readings received, scored, and rejected by reason.
+    windows, pages
+        Rows written, and how many of them page.
+    """
+
+    account: dict[str, int]
+    windows: int
+    pages: int
+
+
+def score_file(
+    path: Path,
+    equipment: EquipmentClass,
+    out: Path,
+    asset: str | None = None,
+    dead_letters: Path | None = None,
+    started: Callable[[FileSource], None] | None = None,
+) -> Scored:
+    """Run the dataflow over one file, and write a row for each asset and window.
+
+    Parameters
+    ----------
+    path, equipment
+        Telemetry, and the class of all its assets.
+    out
+        ``.parquet`` or ``.csv``; it appears when it is complete.
+    asset
+        Asset of a table without an asset column; by default the file's name without its ending.
+    dead_letters
+        Folder for rejected input.
+    started
+        Called with the source before the run, for a display of progress.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read; nothing is written then.
+    """
+    open_check(path, equipment)
+    pipeline = Pipeline(CollectorRegistry())
+    source = FileSource([path], equipment)
+    rows = ScoreRows(out, equipment)
+    monitor = Monitor(
+        classes={equipment.name: equipment},
+        class_of=lambda name: equipment.name,
+        pipeline=pipeline,
+        inputs={str(path): Input(equipment, asset or path.name.partition(".")[0])},
+    )
+    sinks = Sinks(scores=rows, dead_letters=None if dead_letters is None else DeadLetterSink(dead_letters))
+    if started is not None:
+        started(source)
+    run_main(build(monitor, source, sinks), epoch_interval=EPOCH)
+    if source.failure is not None:
+        raise InputError(source.failure)
+    account = pipeline.account()
+    return Scored(account, rows.windows, rows.pages)
+
+
+@dataclass
+class Live:
+    """A running pipeline: the flow in this thread, the exporter in others.
+
+    Attributes
+    ----------
+    classes, register
+        What is watched.
+    source
+        Where messages come from; it ends when `stop` is set.
+    stop
+        Set it to end the run; windows stay open then.
+    inputs
+        By source name.
+    address
+        Where `/metrics` is served.
+    page
+        Serve the page beside it.
+    archive, dead_letters
+        Folders, or None.
+    shards
+        Number of shards a class.
+    """
+
+    classes: Mapping[str, EquipmentClass]
+    register: Register
+    source: Source[Message]
+    stop: threading.Event
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    address: tuple[str, int] = ("127.0.0.1", 0)
+    page: bool = True
+    archive: Path | None = None
+    dead_letters: Path | None = None
+    shards: int = 16
+
+    def __post_init__(self) -> None:
+        self.pipeline = Pipeline(CollectorRegistry())
+        self.fleet = Fleet(self.classes, self.register, history=self.page)
+
+    def run(self, serving: Callable[[Server], None] = lambda server: None) -> dict[str, int]:
+        """Run until the source ends; return the account of readings. `serving` is called once the server listens."""
+        monitor = Monitor(
+            classes=self.classes,
+            class_of=self._class_of,
+            pipeline=self.pipeline,
+            inputs=self.inputs,
+            shards=self.shards,
+            now_us=lambda: time.time_ns() // 1000,
+            flush=False,
+        )
+        sinks = Sinks(
+            metrics=FleetSink(self.fleet),
+            dead_letters=None if self.dead_letters is None else DeadLetterSink(self.dead_letters),
+            archive=None if self.archive is None else ArchiveSink(self.archive, self.classes),
+        )
+        flow = build(monitor, self.source, sinks)
+        with Server(self.fleet, self.pipeline, *self.address, page=self.page) as server:
+            serving(server)
+            server.ready = True
+            run_main(flow, epoch_interval=EPOCH)
+        return self.pipeline.account()
+
+    def _class_of(self, asset: str) -> str | None:
+        known = self.register.get(asset)
+        return None if known is None else known.equipment

@@ -1,0 +1,56 @@
+"""The memory of accepted times against a plain set."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.acceptance import NONE, accept_run, forget, insert, is_accepted, new_pool, newest
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("sample"), st.integers(0, 60), st.just(0), st.just(1)),
+        st.tuples(st.just("run"), st.integers(0, 60), st.integers(1, 7), st.integers(1, 9)),
+        st.tuples(st.just("forget"), st.integers(0, 120), st.just(0), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(actions)
+@settings(max_examples=300, deadline=None)
+def test_a_time_is_remembered_until_it_is_forgotten(actions: list[tuple[str, int, int, int]]) -> None:
+    pool, head = new_pool(4), NONE
+    accepted: set[int] = set()
+    forgotten = -1
+    for action, time, step, count in actions:
+        if pool.free[1] < 2:
+            pool = new_pool(2 * len(pool.first), pool)
+        if action == "sample":
+            if time >= forgotten and not is_accepted(pool, head, time):
+                head = insert(pool, head, time)
+                accepted.add(time)
+        elif action == "run":
+            first = max(time, forgotten, newest(pool, head) + 1)
+            head = accept_run(pool, head, first, step if count > 1 else 0, count)
+            accepted |= {first + i * step for i in range(count)}
+        else:
+            forgotten = max(forgotten, time)
+            head = forget(pool, head, forgotten)
+        remembered = {t for t in accepted if t >= forgotten}
+        assert not remembered or newest(pool, head) == max(accepted)
+        for t in range(130):
+            if t >= forgotten:
+                assert is_accepted(pool, head, t) == (t in remembered)
+    head = forget(pool, head, 10**6)
+    assert head == NONE
+    assert pool.free[1] == len(pool.first), "no node is lost"
+
+
+def test_a_regular_stream_is_one_run() -> None:
+    pool, head = new_pool(4), NONE
+    for block in range(1000):
+        head = accept_run(pool, head, block * 1_000_000, 10_000, 100)
+    assert pool.free[1] == 3
+    assert is_accepted(pool, head, 999_990_000)
+    assert not is_accepted(pool, head, 999_995_000)

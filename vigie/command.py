@@ -1,0 +1,167 @@
+"""The command line: reads arguments, calls one room, prints. Each room is loaded only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+__all__ = ["Failure", "main"]
+
+
+class Failure(Exception):
+    """Something that the user can mend, said in one sentence; the command ends with 1."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 1 for a failure told in a sentence, 2 for bad usage.
+
+    Examples
+    --------
+    >>> main(["--version"])
+    vigie 0.1.0
+    0
+    """
+    parser = _parser()
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    run: Callable[[argparse.Namespace], int] = given.run
+    try:
+        return run(given)
+    except Failure as failure:
+        print(f"vigie: {failure}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vigie",
+        description="Tells which lift and which boiler will fail next, early enough to act.",
+        epilog="example: vigie demo --duration 60",
+    )
+    parser.add_argument("--version", action="version", version=f"vigie {version('vigie')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(
+        commands, "demo", "the whole pipeline on a simulated fleet, with a page", "vigie demo --duration 60"
+    )
+    demo.add_argument("--duration", type=_positive, metavar="S", help="end by itself after so many seconds")
+    demo.add_argument("--address", type=_address, default=("127.0.0.1", 9300), metavar="HOST:PORT", help="of the page")
+    demo.add_argument("--lifts", type=_count, default=16, metavar="N", help="simulated lifts (default: 16)")
+    demo.add_argument("--boilers", type=_count, default=8, metavar="N", help="simulated boilers (default: 8)")
+    demo.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="the same seed gives the same fleet (default: 1)"
+    )
+    demo.add_argument(
+        "--speed", type=_positive, default=1800.0, metavar="X", help="seconds simulated a second (default: 1800)"
+    )
+    demo.set_defaults(run=_demo)
+
+    run = _command(commands, "run", "the dataflow of a site", "vigie run site.toml --page")
+    run.add_argument("site", metavar="SITE.toml", help="the site file")
+    run.add_argument("--page", action="store_true", help="serve the page at / beside /metrics")
+    run.set_defaults(run=_run)
+
+    score = _command(
+        commands, "score", "the same dataflow over a file, a row for each asset and window",
+        "vigie score lift.csv --class lift --out scores.parquet",
+    )  # fmt: skip
+    score.add_argument("input", metavar="INPUT", help="telemetry: .csv, .parquet, .arrow or .jsonl")
+    score.add_argument("--class", dest="equipment", required=True, metavar="C", help="lift, boiler, or a class file")
+    score.add_argument("--out", default="scores.parquet", metavar="FILE", help="scores as .parquet or .csv")
+    score.add_argument("--asset", metavar="ID", help="asset of a table without an asset column (default: file's name)")
+    score.add_argument("--dead-letters", metavar="DIR", help="keep rejected input there, with its raw bytes")
+    score.set_defaults(run=_score)
+
+    simulate = _command(
+        commands, "simulate", "a fleet with known faults, as files",
+        "vigie simulate fleet/ --lifts 5 --boilers 3 --days 14 --faults natural",
+    )  # fmt: skip
+    simulate.add_argument("out", metavar="OUT", help="folder for telemetry, assets.csv and truth.csv")
+    simulate.add_argument("--lifts", type=_count, default=2, metavar="N", help="lifts (default: 2)")
+    simulate.add_argument("--boilers", type=_count, default=1, metavar="N", help="boilers (default: 1)")
+    simulate.add_argument("--days", type=_positive, default=1.0, metavar="D", help="days (default: 1)")
+    simulate.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes")
+    simulate.add_argument("--start", default="2026-01-05T00:00:00Z", metavar="TIME", help="first moment, ISO 8601")
+    simulate.add_argument("--faults", choices=["none", "natural", "demo"], default="natural", help="default: natural")
+    simulate.add_argument("--mode", choices=["burst", "continuous"], default="burst", help="default: burst")
+    simulate.add_argument("--format", choices=["parquet", "arrow", "jsonl", "csv"], default="parquet", dest="wire")
+    simulate.set_defaults(run=_simulate)
+
+    check = _command(commands, "check", "everything that can be wrong in a site's files", "vigie check site.toml")
+    check.add_argument("site", metavar="SITE.toml", help="the site file")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1000000, got {text!r}")
+    return value
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"expected host:port, such as 127.0.0.1:9300; got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from vigie.live import demo
+
+    return demo(given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    from vigie.live import run
+
+    return run(given)
+
+
+def _score(given: argparse.Namespace) -> int:
+    from vigie.files import score
+
+    return score(given)
+
+
+def _simulate(given: argparse.Namespace) -> int:
+    from vigie.files import simulate
+
+    return simulate(given)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from flows.site import load_site
+
+    site, problems = load_site(given.site)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if site is None:
+        return 1
+    files = sum(map(len, site.files.values()))
+    print(f"{given.site}: {len(site.register)} assets, {len(site.site.inputs)} inputs, {files} files: nothing is wrong")
+    return 0

@@ -1,0 +1,82 @@
+"""The commands that read or write files: score, simulate."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from features.signals import ClassFileError, load_class
+from vigie.command import Failure
+from vigie.say import account_line, progress
+
+__all__ = ["score", "simulate"]
+
+
+def score(given: argparse.Namespace) -> int:
+    """Score a file."""
+    from flows.runs import score_file
+    from flows.sources import FileSource, InputError
+
+    out = Path(given.out)
+    if out.suffix not in (".parquet", ".csv"):
+        raise Failure(f"--out {out}: the name must end in .parquet or .csv")
+    if not out.absolute().parent.is_dir():
+        raise Failure(f"--out {out}: there is no folder {out.absolute().parent}")
+    sources: list[FileSource] = []
+
+    def state() -> tuple[float, int]:
+        return sources[0].progress() if sources else (0.0, 0)
+
+    try:
+        equipment = load_class(given.equipment)
+        with progress(state):
+            result = score_file(
+                Path(given.input),
+                equipment,
+                out,
+                asset=given.asset,
+                dead_letters=None if given.dead_letters is None else Path(given.dead_letters),
+                started=sources.append,
+            )
+    except (ClassFileError, InputError) as error:
+        raise Failure(str(error)) from None
+    print(account_line(result.account))
+    print(f"{result.windows:,} windows, {result.pages:,} pages -> {out}")
+    return 0
+
+
+def simulate(given: argparse.Namespace) -> int:
+    """Write a simulated fleet."""
+    from flows.simulator.fleet import FleetPlan
+    from flows.simulator.write import write_fleet
+
+    try:
+        start = datetime.fromisoformat(given.start)
+    except ValueError:
+        raise Failure(f"--start {given.start}: expected a time such as 2026-01-05T00:00:00Z") from None
+    if start.tzinfo is None:
+        raise Failure(f"--start {given.start}: a time needs its zone, such as 2026-01-05T00:00:00Z")
+    if given.lifts + given.boilers == 0:
+        raise Failure("there is nothing to simulate: give --lifts or --boilers")
+    plan = FleetPlan(
+        seed=given.seed,
+        lifts=given.lifts,
+        boilers=given.boilers,
+        start_us=int(start.astimezone(UTC).timestamp() * 1e6),
+        days=given.days,
+        mode=given.mode,
+        faults=given.faults,
+    )
+    out = Path(given.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Failure(f"{out}: the folder is not empty")
+    share = [0.0, 0.0]
+
+    def wrote(done: float, readings: int) -> None:
+        share[:] = [done, readings]
+
+    with progress(lambda: (share[0], int(share[1]))):
+        readings = write_fleet(plan, out, given.wire, wrote)
+    print(f"{readings:,} readings of {given.lifts} lifts and {given.boilers} boilers -> {out}")
+    return 0

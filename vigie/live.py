@@ -1,0 +1,91 @@
+"""The commands that run until they are stopped: demo, run."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from vigie.command import Failure
+from vigie.say import account_line
+
+__all__ = ["demo", "run"]
+
+
+def demo(given: argparse.Namespace) -> int:
+    """Run the whole pipeline on a simulated fleet."""
+    from features.signals import load_class
+    from flows.runs import Live
+    from flows.simulator.fleet import Fleet, FleetPlan
+    from flows.simulator.source import SimulatorSource
+
+    if given.lifts + given.boilers == 0:
+        raise Failure("there is nothing to simulate: give --lifts or --boilers")
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    plan = FleetPlan(
+        seed=given.seed,
+        lifts=given.lifts,
+        boilers=given.boilers,
+        start_us=int(now.timestamp() * 1e6),
+        days=None,
+        faults="demo",
+    )
+    with _stopped_by_signal(given.duration) as stop:
+        live = Live(
+            classes={name: load_class(name) for name in ("lift", "boiler")},
+            register=Fleet(plan).register,
+            source=SimulatorSource(plan, given.speed, stop),
+            stop=stop,
+            address=given.address,
+        )
+        _serve(
+            live,
+            f"a simulated fleet of {given.lifts} lifts and {given.boilers} boilers, {given.speed:,.0f} times real time",
+        )
+    return 0
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run the dataflow of a site."""
+    from flows.runs import live_site
+    from flows.site import load_site
+
+    site, problems = load_site(given.site)
+    if site is None:
+        raise Failure("; ".join(problems))
+    with _stopped_by_signal(None) as stop:
+        _serve(live_site(site, stop, page=given.page), f"{site.site.name}: {len(site.register)} assets")
+    return 0
+
+
+def _serve(live: object, what: str) -> None:
+    from flows.runs import Live
+
+    assert isinstance(live, Live)
+    print(f"vigie watches {what}")
+    try:
+        account = live.run(lambda server: print(f"listening on {server.url}  (Ctrl-C ends)", flush=True))
+    except OSError as error:
+        raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None
+    print(account_line(account))
+
+
+@contextmanager
+def _stopped_by_signal(duration_s: float | None) -> Iterator[threading.Event]:
+    """Give an event that SIGINT, SIGTERM or the end of the duration sets."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    timer = threading.Timer(duration_s, stop.set) if duration_s is not None else None
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield stop
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
