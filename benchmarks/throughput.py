@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import msgspec
@@ -113,7 +113,10 @@ def flow_rate(equipment: EquipmentClass, assets: int, seconds: int, warm_s: int)
             yield batch
 
     monitor = Monitor({equipment.name: equipment}, lambda name: equipment.name, pipeline)
-    run_main(build(monitor, Replay(timed()), Sinks(metrics=FleetSink(fleet))), epoch_interval=timedelta(seconds=10))
+    run_main(
+        build(monitor, {"bench": Replay(timed())}, Sinks(metrics=FleetSink(fleet))),
+        epoch_interval=timedelta(seconds=10),
+    )
     spent = time.perf_counter() - begun[0][0]
     account = pipeline.account()
     text = exposition(fleet, pipeline)
@@ -129,13 +132,12 @@ def yardstick_rate(equipment: EquipmentClass, assets: int, seconds: int) -> floa
     for batch in messages(equipment, assets, seconds):
         for row in batch.to_pylist():
             step = timedelta(microseconds=row["period_us"])
-            readings += [
-                (row["asset"], (row["start"] + i * step, row["signal"], v)) for i, v in enumerate(row["values"])
-            ]
+            begun = row["start"].astimezone(UTC)  # the engine takes no other zone object
+            readings += [(row["asset"], (begun + i * step, row["signal"], v)) for i, v in enumerate(row["values"])]
     readings.sort(key=lambda item: item[1][0])
-    begun = time.perf_counter()
+    clock = time.perf_counter()
     yardstick.run(readings)
-    return len(readings) / (time.perf_counter() - begun)
+    return len(readings) / (time.perf_counter() - clock)
 
 
 def profile(name: str, assets: int, seconds: int, warm_s: int, naive: tuple[int, int], runs: int) -> dict[str, float]:

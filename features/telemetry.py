@@ -1,18 +1,31 @@
 """The one form of telemetry: an Arrow record batch of blocks.
 
 A block is a run of samples of one signal of one asset. A slow signal is a block of one sample, a 100 Hz accelerometer a
-block of 100. Every source decodes into this form; what cannot be decoded becomes a `Rejected`, never an exception and
-never silence. A reading is one present sample: NaN and empty cells are missing, not readings.
+block of 100. Every source decodes into this form (`features.wire` has the decoders); what cannot be decoded becomes a
+`Rejected`, never an exception and never silence. A reading is one present sample: NaN and empty cells are missing, not
+readings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-__all__ = ["BLOCKS", "Decoded", "Reason", "Rejected", "empty_blocks"]
+__all__ = [
+    "BLOCKS",
+    "Decoded",
+    "Reason",
+    "Rejected",
+    "TelemetryError",
+    "count_readings",
+    "empty_blocks",
+    "new_blocks",
+]
 
 BLOCKS = pa.schema(
     [
@@ -25,6 +38,10 @@ BLOCKS = pa.schema(
 )
 """Columns of a batch of blocks: `start` is the event time of the first sample, `period_us` the time between samples in
 microseconds (0 in a block of one), `values` the samples in the signal's unit, NaN where one is missing."""
+
+
+class TelemetryError(ValueError):
+    """A table that holds no telemetry of the class; the message is one sentence that says what was expected."""
 
 
 class Reason(StrEnum):
@@ -100,3 +117,58 @@ def empty_blocks() -> pa.RecordBatch:
     0
     """
     return pa.RecordBatch.from_pylist([], schema=BLOCKS)
+
+
+def new_blocks(
+    assets: Sequence[str],
+    signals: Sequence[str],
+    asset: NDArray[np.int32],
+    signal: NDArray[np.int32],
+    start_us: NDArray[np.int64],
+    period_us: NDArray[np.int64],
+    offsets: NDArray[np.int32],
+    values: NDArray[np.float64],
+) -> pa.RecordBatch:
+    """Put columns together to a batch of blocks, without a copy.
+
+    Parameters
+    ----------
+    assets, signals
+        Names.
+    asset, signal
+        Index of each block in them, shape ``(n,)``.
+    start_us, period_us
+        First sample and step in microseconds, shape ``(n,)``.
+    offsets
+        Where each block begins in `values`, and where the last one ends, shape ``(n + 1,)``.
+    values
+        The samples.
+
+    Examples
+    --------
+    >>> one = np.zeros(1, np.int32)
+    >>> batch = new_blocks(["b1"], ["flow"], one, one, np.zeros(1, np.int64), np.full(1, 1_000_000),
+    ...                    np.array([0, 2], np.int32), np.array([1.5, 1.6]))
+    >>> batch.to_pylist()[0]["values"]
+    [1.5, 1.6]
+    """
+    columns = [
+        pa.DictionaryArray.from_arrays(pa.array(asset), pa.array(assets, pa.utf8())),
+        pa.DictionaryArray.from_arrays(pa.array(signal), pa.array(signals, pa.utf8())),
+        pa.array(start_us).view(BLOCKS.field("start").type),
+        pa.array(period_us),
+        pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), type=BLOCKS.field("values").type),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=BLOCKS)
+
+
+def count_readings(blocks: pa.RecordBatch) -> int:
+    """Return how many samples of a batch are present.
+
+    Examples
+    --------
+    >>> count_readings(empty_blocks())
+    0
+    """
+    values = blocks.column("values").flatten().to_numpy(zero_copy_only=False)
+    return int(np.count_nonzero(values == values))

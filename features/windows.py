@@ -348,9 +348,14 @@ class ShardWindows:
             cut = replace(_select(batch, origin), start=start, first=batch.first[origin] + skip, count=end - skip)
             filled = cut.count > 0
             batch, row, signal = _select(cut, filled), row[origin][filled], signal[origin][filled]
-        if len(row) > 1 and (np.diff(batch.start) < 0).any():
-            order = np.argsort(batch.start, kind="stable")
-            batch, row, signal = _select(batch, order), row[order], signal[order]
+        if len(row) > 1:
+            # An asset's blocks stand together, so that its state is in the cache, and in the order of time.
+            if (np.diff(row) < 0).any():
+                order = np.argsort(row.astype(np.uint16) if len(self.names) <= 2**16 else row, kind="stable")
+                batch, row, signal = _select(batch, order), row[order], signal[order]
+            if ((np.diff(batch.start) < 0) & (np.diff(row) == 0)).any():
+                order = np.lexsort((batch.start, row))
+                batch, row, signal = _select(batch, order), row[order], signal[order]
         return batch, row, signal
 
     def _spectra_of(
@@ -368,9 +373,8 @@ class ShardWindows:
             places = np.flatnonzero((signal == index) & (batch.count == plan.n) & near)
             if len(places) == 0:
                 continue
-            samples = batch.values[batch.first[places][:, None] + np.arange(plan.n)]
             table = np.zeros((len(places), width))
-            result = plan(samples)
+            result = plan.at(batch.values, batch.first[places])
             table[:, : result.shape[1]] = result
             good = np.isfinite(result).all(axis=1)
             spectrum[places[good]] = used + np.flatnonzero(good)

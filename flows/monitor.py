@@ -76,15 +76,16 @@ class Monitor:
     flush: bool = True
 
 
-def build(monitor: Monitor, source: Source[Message], sinks: Sinks) -> Dataflow:
-    """Build the dataflow. The names of its steps are recovery keys: they do not change."""
+def build(monitor: Monitor, sources: Mapping[str, Source[Message]], sinks: Sinks) -> Dataflow:
+    """Build the dataflow. The names of its steps, inputs among them, are recovery keys: they do not change."""
     m = monitor
     decoder = Decoder(m.inputs, m.pipeline)
     known = Reject(m.class_of, m.pipeline)
     deal = Shard(m.classes, m.class_of, m.inputs, m.shards, m.now_us)
 
     flow = Dataflow("monitor")
-    messages = op.input("input", flow, source)  # Message
+    inputs = [op.input(f"input_{name}", flow, source) for name, source in sources.items()]
+    messages = op.merge("input", *inputs)  # Message
     decoded = op.map("decode", messages, decoder)  # Telemetry
     telemetry = op.map("reject", decoded, known)  # Telemetry of known assets
     batches = op.flat_map("shard", telemetry, deal)  # ("lift-07", ("lift", ShardBatch | Tick))

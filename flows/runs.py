@@ -20,11 +20,14 @@ from flows.fleet import Fleet
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, Sinks, build
 from flows.show import FleetSink
+from flows.simulator import fleet as simulator
+from flows.simulator.source import SimulatorSource
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
+from flows.site import LoadedSite, SimulatorInput, parse_address
 from flows.sources import FileSource, InputError, Message, open_check
 from flows.steps import Input
 
-__all__ = ["Live", "Scored", "score_file"]
+__all__ = ["Live", "Scored", "live_site", "score_file"]
 
 EPOCH = timedelta(seconds=10)
 
@@ -82,12 +85,12 @@ def score_file(
         classes={equipment.name: equipment},
         class_of=lambda name: equipment.name,
         pipeline=pipeline,
-        inputs={str(path): Input(equipment, asset or path.name.partition(".")[0])},
+        inputs={str(path): Input(equipment, asset or asset_of(path))},
     )
     sinks = Sinks(scores=rows, dead_letters=None if dead_letters is None else DeadLetterSink(dead_letters))
     if started is not None:
         started(source)
-    run_main(build(monitor, source, sinks), epoch_interval=EPOCH)
+    run_main(build(monitor, {"file": source}, sinks), epoch_interval=EPOCH)
     if source.failure is not None:
         raise InputError(source.failure)
     account = pipeline.account()
@@ -102,10 +105,8 @@ class Live:
     ----------
     classes, register
         What is watched.
-    source
-        Where messages come from; it ends when `stop` is set.
-    stop
-        Set it to end the run; windows stay open then.
+    sources
+        Where messages come from, by name.
     inputs
         By source name.
     address
@@ -120,8 +121,7 @@ class Live:
 
     classes: Mapping[str, EquipmentClass]
     register: Register
-    source: Source[Message]
-    stop: threading.Event
+    sources: Mapping[str, Source[Message]]
     inputs: Mapping[str, Input] = field(default_factory=dict)
     address: tuple[str, int] = ("127.0.0.1", 0)
     page: bool = True
@@ -149,7 +149,7 @@ class Live:
             dead_letters=None if self.dead_letters is None else DeadLetterSink(self.dead_letters),
             archive=None if self.archive is None else ArchiveSink(self.archive, self.classes),
         )
-        flow = build(monitor, self.source, sinks)
+        flow = build(monitor, self.sources, sinks)
         with Server(self.fleet, self.pipeline, *self.address, page=self.page) as server:
             serving(server)
             server.ready = True
@@ -159,3 +159,43 @@ class Live:
     def _class_of(self, asset: str) -> str | None:
         known = self.register.get(asset)
         return None if known is None else known.equipment
+
+
+def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
+    """Make the pipeline of a site; it ends when every input has ended, or when `stop` is set."""
+    site, folder = loaded.site, loaded.folder
+    register = dict(loaded.register)
+    sources: dict[str, Source[Message]] = {}
+    inputs: dict[str, Input] = {}
+    for described in site.inputs:
+        if isinstance(described, SimulatorInput):
+            plan = described.plan(time.time_ns() // 1000)
+            register |= simulator.Fleet(plan).register
+            sources[described.name] = SimulatorSource(plan, described.speed, stop)
+        else:
+            paths = loaded.files[described.name]
+            equipment = loaded.classes.get(described.equipment or "")
+            sources[described.name] = FileSource(paths, equipment, speed=described.speed, stop=stop)
+            inputs |= {str(path): Input(equipment, asset_of(path), live=True) for path in paths}
+    return Live(
+        classes=loaded.classes,
+        register=register,
+        sources=sources,
+        inputs=inputs,
+        address=parse_address(site.outputs.address),
+        page=page,
+        archive=None if site.outputs.archive is None else folder / site.outputs.archive,
+        dead_letters=None if site.outputs.dead_letters is None else folder / site.outputs.dead_letters,
+        shards=site.shards,
+    )
+
+
+def asset_of(path: Path) -> str:
+    """Return the asset that a file stands for by its name.
+
+    Examples
+    --------
+    >>> asset_of(Path("data/lift-0001.csv.gz"))
+    'lift-0001'
+    """
+    return path.name.partition(".")[0]

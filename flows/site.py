@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
+from flows.simulator.fleet import FleetPlan
 
 __all__ = ["FileInput", "LoadedSite", "Outputs", "SimulatorInput", "Site", "SiteFileError", "load_site"]
 
@@ -54,6 +55,17 @@ class SimulatorInput(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     speed: Annotated[float, Meta(gt=0)] = 1.0
     mode: Literal["burst", "continuous"] = "burst"
     faults: Literal["none", "natural", "demo"] = "natural"
+
+    def plan(self, start_us: int) -> FleetPlan:
+        """Return the endless plan that starts at a time in microseconds since 1970."""
+        return FleetPlan(
+            seed=self.seed,
+            lifts=self.lifts,
+            boilers=self.boilers,
+            start_us=start_us,
+            mode=self.mode,
+            faults=self.faults,
+        )
 
 
 class Outputs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

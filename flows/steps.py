@@ -121,6 +121,8 @@ class Reject:
     def __init__(self, class_of: Callable[[str], str | None], pipeline: Pipeline) -> None:
         self._class_of = class_of
         self._pipeline = pipeline
+        for reason in Reason:
+            pipeline.rejected.labels(reason)
 
     def __call__(self, telemetry: Telemetry) -> Telemetry:
         """Return the same telemetry with only known assets, the others among the rejected."""
@@ -212,7 +214,6 @@ class Shard:
         names = column.dictionary.to_pylist()
         number_of = np.array([self._number(name) for name in names], np.int32)
         asset = column.indices.to_numpy()
-        number = number_of[asset]
         lists = blocks.column("values")
         offsets = lists.offsets.to_numpy().astype(np.int64)
         values = lists.values.to_numpy(zero_copy_only=False)
@@ -227,26 +228,21 @@ class Shard:
         before = self._clock.get(source, _NEVER)
         clock = np.maximum(np.maximum.accumulate(end), before)
         self._clock[source] = int(clock[-1])
-        order = np.argsort(number, kind="stable")
-        bounds = np.flatnonzero(np.diff(number[order])) + 1
-        for places in np.split(order, bounds):
-            yield (
-                self._keys[number[places[0]]],
-                ShardBatch(
-                    names,
-                    signals.dictionary.to_pylist(),
-                    asset[places],
-                    signals.indices.to_numpy()[places],
-                    start[places],
-                    period[places],
-                    offsets[:-1][places],
-                    count[places],
-                    clock[places],
-                    values,
-                    source,
-                    limit_us,
-                ),
-            )
+        # One sort deals the blocks out and puts an asset's blocks together; a shard's part is then a slice.
+        rank = np.empty(len(names), np.int64)
+        rank[np.argsort(number_of, kind="stable")] = np.arange(len(names))
+        ranked = rank[asset]
+        order = np.argsort(ranked.astype(np.uint16) if len(names) <= 2**16 else ranked, kind="stable")
+        columns = [
+            column[order] for column in (asset, signals.indices.to_numpy(), start, period, offsets[:-1], count, clock)
+        ]
+        number = number_of[columns[0]]
+        bounds = np.flatnonzero(np.diff(number)) + 1
+        signal_names = signals.dictionary.to_pylist()
+        for first, last in zip([0, *bounds.tolist()], [*bounds.tolist(), len(number)], strict=True):
+            key = self._keys[number[first]]
+            part = (column[first:last] for column in columns)
+            yield key, ShardBatch(names, signal_names, *part, values, source, limit_us)
 
     def _number(self, asset: str) -> int:
         """Return the number of the key of an asset."""

@@ -73,7 +73,7 @@ def simulate(given: argparse.Namespace) -> int:
         raise Failure(f"{out}: the folder is not empty")
     share = [0.0, 0.0]
 
-    def wrote(done: float, readings: int) -> None:
+    def wrote(readings: int, done: float) -> None:
         share[:] = [done, readings]
 
     with progress(lambda: (share[0], int(share[1]))):

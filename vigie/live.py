@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ def demo(given: argparse.Namespace) -> int:
     from flows.runs import Live
     from flows.simulator.fleet import Fleet, FleetPlan
     from flows.simulator.source import SimulatorSource
+    from flows.warmup import compile_kernels
 
     if given.lifts + given.boilers == 0:
         raise Failure("there is nothing to simulate: give --lifts or --boilers")
@@ -33,12 +35,16 @@ def demo(given: argparse.Namespace) -> int:
         days=None,
         faults="demo",
     )
+    classes = {name: load_class(name) for name in ("lift", "boiler")}
+    fleet = Fleet(plan)
+    with _said_when_slow():
+        compile_kernels(classes.values())
+        fleet.step(plan.start_us + 600_000_000)
     with _stopped_by_signal(given.duration) as stop:
         live = Live(
-            classes={name: load_class(name) for name in ("lift", "boiler")},
-            register=Fleet(plan).register,
-            source=SimulatorSource(plan, given.speed, stop),
-            stop=stop,
+            classes=classes,
+            register=fleet.register,
+            sources={"simulator": SimulatorSource(plan, given.speed, stop)},
             address=given.address,
         )
         _serve(
@@ -52,10 +58,13 @@ def run(given: argparse.Namespace) -> int:
     """Run the dataflow of a site."""
     from flows.runs import live_site
     from flows.site import load_site
+    from flows.warmup import compile_kernels
 
     site, problems = load_site(given.site)
     if site is None:
         raise Failure("; ".join(problems))
+    with _said_when_slow():
+        compile_kernels(site.classes.values())
     with _stopped_by_signal(None) as stop:
         _serve(live_site(site, stop, page=given.page), f"{site.site.name}: {len(site.register)} assets")
     return 0
@@ -71,6 +80,19 @@ def _serve(live: object, what: str) -> None:
     except OSError as error:
         raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None
     print(account_line(account))
+
+
+@contextmanager
+def _said_when_slow() -> Iterator[None]:
+    """Say why nothing happens yet where compiling takes long: once on each machine and version."""
+    text = "compiling for this machine, once: about a minute"
+    timer = threading.Timer(3.0, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

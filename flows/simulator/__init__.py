@@ -1,1 +1,1 @@
-"""A simulated fleet of lifts and boilers: seeded physics with wear, sudden failures, misuse, sensor faults and silence."""
+"""A simulated fleet of lifts and boilers: seeded physics that wears, breaks, is misused and falls silent."""

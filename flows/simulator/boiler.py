@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.compiled import kernel
 from flows.simulator.blocks import Blocks, Cells
 from flows.simulator.draws import WHITE, Tables, key_of, mix
-from flows.simulator.register import BoilerParams
+from flows.simulator.register import Rows
 from flows.simulator.wear import MISUSE, SENSOR, SILENCE, Events, distort, event_at, state_at, wear_at
 
 __all__ = ["BOILER_SIGNALS", "STATE_SIZE", "list_boilers", "new_boilers", "run_boilers"]
@@ -47,7 +47,7 @@ _PHASE, _IN_PHASE, _ATTEMPT, _CHARGING, _HEATING, _PUMP, _FLAME, _LIT_S = range(
 STATE_SIZE = 16
 
 _OFF, _PURGE, _SPARK, _WAIT, _ON = range(5)  # phases of the burner
-_MIN_OFF_S, _MIN_ON_S, _PURGE_S, _SPARK_S, _WAIT_S, _AFTER_RUN_S = 240.0, 150.0, 15.0, 4.0, 12.0, 300.0
+_MIN_OFF_S, _MIN_ON_S, _PURGE_S, _SPARK_S, _WAIT_S, _AFTER_RUN_S = 180.0, 150.0, 15.0, 4.0, 12.0, 300.0
 _ATTEMPTS = 5.0
 _WATER = 1.163  # kWh per m3 and K
 _FLAME_K = 1500.0  # flame above water
@@ -58,18 +58,16 @@ _STREAM_DRAW = 5
 _SIGNALS = 10
 
 # Hot water over the local hours of a day, as shares of the day.
-_DRAWS = np.array(
-    [0.5, 0.3, 0.2, 0.2, 0.4, 1.5, 5.0, 8.5, 7.0, 5.0, 4.0, 4.0, 4.5, 4.0, 3.0, 3.0, 3.5, 5.0, 7.5, 9.0, 8.5, 7.0]
-    + [4.0, 1.5]
-)
-_DRAWS = _DRAWS / _DRAWS.sum()
+_BEFORE_NOON = (0.5, 0.3, 0.2, 0.2, 0.4, 1.5, 5.0, 8.5, 7.0, 5.0, 4.0, 4.0)
+_AFTER_NOON = (4.5, 4.0, 3.0, 3.0, 3.5, 5.0, 7.5, 9.0, 8.5, 7.0, 4.0, 1.5)
+_DRAWS = np.array(_BEFORE_NOON + _AFTER_NOON) / sum(_BEFORE_NOON + _AFTER_NOON)
 _KWH_A_HOUSEHOLD = 4.6  # hot water a day
 
 
-def new_boilers(p: BoilerParams, air: NDArray[np.float64]) -> NDArray[np.float64]:
+def new_boilers(p: Rows, air: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the states of boilers at rest; `air` is the outdoor temperature of each site."""
-    state = np.zeros((len(p.site), STATE_SIZE))
-    outdoor = air[p.site] if len(p.site) else np.empty(0)
+    state = np.zeros((len(p), STATE_SIZE))
+    outdoor = air[p["site"]] if len(p) else np.empty(0)
     state[:, _SUPPLY], state[:, _RETURN], state[:, _FLUE] = 42.0, 36.0, 40.0
     state[:, _ROOM] = np.maximum(20.5, outdoor)
     state[:, _TANK] = 56.0
@@ -81,7 +79,7 @@ def new_boilers(p: BoilerParams, air: NDArray[np.float64]) -> NDArray[np.float64
 
 @kernel
 def _list(
-    p: BoilerParams,
+    p: Rows,
     events: Events,
     since: NDArray[np.int64],
     until: NDArray[np.int64],
@@ -89,19 +87,19 @@ def _list(
     cells: Cells,
 ) -> int:
     n = 0
-    for a in range(len(p.site)):
+    for a in range(len(p)):
         quiet = True
         for row in range(events.first[a], events.first[a + 1]):
-            quiet = quiet and events.kind[row] != SILENCE
+            quiet = quiet and events.rows[row].kind != SILENCE
         for second in range(since[a], until[a], step):
-            start_us = second * 1_000_000 + p.offset_us[a]
+            start_us = second * 1_000_000 + p[a].offset_us
             cells.asset[n] = a
             cells.second[n] = second
             cells.start_us[n] = start_us
             if not quiet and event_at(events, a, SILENCE, start_us) >= 0:
                 cells.flags[n] = cells.blocks[n] = cells.values[n] = 0
             else:
-                beat = int(step > 1 or (second - p.phase_s[a]) % _HEARTBEAT_S == 0)
+                beat = int((second - p[a].phase_s) % _HEARTBEAT_S == 0)
                 cells.flags[n] = 1 + beat
                 cells.blocks[n] = _SIGNALS + beat
                 cells.values[n] = _SIGNALS * step + beat
@@ -109,9 +107,7 @@ def _list(
     return n
 
 
-def list_boilers(
-    p: BoilerParams, events: Events, since: NDArray[np.int64], until: NDArray[np.int64], step: int
-) -> Cells:
+def list_boilers(p: Rows, events: Events, since: NDArray[np.int64], until: NDArray[np.int64], step: int) -> Cells:
     """List the cells of `step` seconds that lie between two seconds of each boiler's clock, the empty ones too."""
     count = int(((until - since) // step).sum())
     cells = Cells(*[np.empty(count, np.int64) for _ in range(6)])
@@ -122,25 +118,27 @@ def list_boilers(
 @kernel
 def _expansion(celsius: float) -> float:
     """Return by how much water has expanded since 4 Cel, as a ratio."""
-    return 4.4e-6 * (celsius - 4.0) ** 2
+    above = celsius - 4.0
+    return 4.4e-6 * above * above
 
 
 @kernel
-def _pressure(p: BoilerParams, a: int, celsius: float, wear: float, vessel: bool, time_us: int) -> float:
+def _pressure(p: Rows, a: int, celsius: float, wear: float, vessel: bool, time_us: int) -> float:
     """Return the pressure of the circuit: what was filled, what was lost, and the gas cushion of the vessel."""
     days = time_us / 86_400_000_000.0
-    year = days / 365.25 - p.refill_day[a] / 365.25
+    year = days / 365.25 - p[a].refill_day / 365.25
     since_refill = year - math.floor(year)
-    cold = p.fill_bar[a] - p.loss_bar_year[a] * since_refill - 0.9 * p.spread[a, 3] * wear
-    cushion = p.vessel[a] * (1.0 - 0.45 * wear if vessel else 1.0)
+    cold = p[a].fill_bar - p[a].loss_bar_year * since_refill - 0.9 * p[a].spread[3] * wear
+    cushion = p[a].vessel * (1.0 - 0.45 * wear if vessel else 1.0)
     swollen = _expansion(celsius) - _expansion(20.0)
-    return (cold + 1.013) * cushion / max(cushion - swollen, 0.2 * cushion) - 1.013
+    squeezed: float = (cold + 1.013) * cushion / max(cushion - swollen, 0.2 * cushion)
+    return squeezed - 1.013
 
 
 @kernel
 def _second(
     seed: int,
-    p: BoilerParams,
+    p: Rows,
     a: int,
     s: NDArray[np.float64],
     second: int,
@@ -156,7 +154,7 @@ def _second(
     out: NDArray[np.float64],
 ) -> None:
     """Advance one boiler by one second; `out` gets modulation, spark, pump power and flow."""
-    nominal = p.nominal_kw[a]
+    nominal = p[a].nominal_kw
     # Control: what is asked for.
     s[_AIR_SLOW] += (air - s[_AIR_SLOW]) / 10_800.0
     if s[_AIR_SLOW] < 15.5:
@@ -168,7 +166,7 @@ def _second(
     elif s[_TANK] > 58.0:
         s[_CHARGING] = 0.0
     night = hour < 5.0 or hour >= 22.5
-    wanted = p.curve_base_c[a] + p.curve_slope[a] * (20.0 - s[_AIR_SLOW]) - (p.setback_k[a] if night else 0.0)
+    wanted = p[a].curve_base_c + p[a].curve_slope * (20.0 - s[_AIR_SLOW]) - (p[a].setback_k if night else 0.0)
     charging = s[_CHARGING] > 0.5
     setpoint = 72.0 if charging else min(max(wanted, 26.0), 75.0)
     demand = (charging or s[_HEATING] > 0.5) and not locked
@@ -180,7 +178,7 @@ def _second(
     spark = 0.0
     if phase == _OFF:
         s[_MODULATION] = 0.0
-        if demand and gap > p.hysteresis_k[a] and s[_IN_PHASE] > _MIN_OFF_S:
+        if demand and gap > p[a].hysteresis_k and s[_IN_PHASE] > _MIN_OFF_S:
             following = _PURGE
             s[_ATTEMPT] = 0.0
     elif phase == _PURGE:
@@ -191,10 +189,10 @@ def _second(
         if s[_IN_PHASE] >= _SPARK_S:
             s[_ATTEMPT] += 1.0
             luck = float(key_of(seed, a, _STREAM_SPARK, second) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
-            odds = p.ignition[a] / (1.0 + 2.2 * p.spread[a, 0] * w_spark)
+            odds = p[a].ignition / (1.0 + 3.0 * p[a].spread[0] * w_spark)
             if luck < odds:
                 following = _ON
-                s[_MODULATION] = max(p.lowest[a], 0.35)
+                s[_MODULATION] = max(p[a].lowest, 0.35)
                 s[_INTEGRAL] = s[_MODULATION]
             else:
                 # After the last attempt the controller waits for minutes before it begins again.
@@ -203,10 +201,10 @@ def _second(
         if s[_IN_PHASE] > _WAIT_S:
             following = _SPARK
     else:
-        s[_INTEGRAL] = min(max(s[_INTEGRAL] + 2.5e-4 * gap, p.lowest[a]), 1.0)
-        asked = min(max(s[_INTEGRAL] + 0.05 * gap, p.lowest[a]), 1.0)
+        s[_INTEGRAL] = min(max(s[_INTEGRAL] + 2.5e-4 * gap, p[a].lowest), 1.0)
+        asked = min(max(s[_INTEGRAL] + 0.05 * gap, p[a].lowest), 1.0)
         s[_MODULATION] += min(max(asked - s[_MODULATION], -0.01), 0.01)
-        hot = gap < -p.hysteresis_k[a] or s[_SUPPLY] > 88.0
+        hot = gap < -p[a].hysteresis_k or s[_SUPPLY] > 88.0
         if (hot or not demand) and s[_IN_PHASE] > _MIN_ON_S:
             following = _OFF
     if locked and phase != _OFF:
@@ -227,33 +225,33 @@ def _second(
     flow = power = 0.0
     if turning:
         opening = (0.6 + 0.4 * valves) * throttle
-        flow = p.flow_m3_h[a] * opening * (1.0 - 0.17 * w_pump)
+        flow = p[a].flow_m3_h * opening * (1.0 - 0.17 * w_pump)
         hydraulic = 0.35 + 0.65 * opening**1.2
-        power = p.pump_w[a] * hydraulic * (1.0 + 0.5 * p.spread[a, 2] * w_pump)
+        power = p[a].pump_w * hydraulic * (1.0 + 0.5 * p[a].spread[2] * w_pump)
     else:
         power = 2.5
     # Water and house.
     carried = flow * _WATER * (s[_SUPPLY] - s[_RETURN])
     mean = 0.5 * (s[_SUPPLY] + s[_RETURN])
-    to_rooms = p.radiator_kw_k[a] * max(0.0, mean - s[_ROOM]) * valves * (1.0 if turning else 0.05)
+    to_rooms = p[a].radiator_kw_k * max(0.0, mean - s[_ROOM]) * valves * (1.0 if turning else 0.05)
     if s[_HEATING] < 0.5:
         to_rooms *= 0.02
     elif charging:
         to_rooms *= 0.25  # hot water first
-    to_tank = p.coil_kw_k[a] * (s[_SUPPLY] - s[_TANK]) if charging and turning else 0.0
+    to_tank = p[a].coil_kw_k * (s[_SUPPLY] - s[_TANK]) if charging and turning else 0.0
     burnt = nominal * s[_MODULATION] * (0.985 - 0.03 * w_foul)
-    s[_SUPPLY] += (burnt - carried - 0.004 * nominal * (s[_SUPPLY] - 20.0) / 50.0) / p.body_kj_k[a]
-    s[_RETURN] += (carried - to_rooms - to_tank - 0.006 * nominal * (mean - 20.0) / 50.0) / p.loop_kj_k[a]
-    s[_TANK] += (to_tank - draw_kw - 0.0006 * p.households[a] * (s[_TANK] - 20.0)) / p.tank_kj_k[a]
-    gains = 0.35 * p.households[a]
-    s[_ROOM] += (to_rooms + gains - p.loss_kw_k[a] * (s[_ROOM] - air)) / p.building_kj_k[a]
+    s[_SUPPLY] += (burnt - carried - 0.004 * nominal * (s[_SUPPLY] - 20.0) / 50.0) / p[a].body_kj_k
+    s[_RETURN] += (carried - to_rooms - to_tank - 0.006 * nominal * (mean - 20.0) / 50.0) / p[a].loop_kj_k
+    s[_TANK] += (to_tank - draw_kw - 0.0006 * p[a].households * (s[_TANK] - 20.0)) / p[a].tank_kj_k
+    gains = 0.35 * p[a].households
+    s[_ROOM] += (to_rooms + gains - p[a].loss_kw_k * (s[_ROOM] - air)) / p[a].building_kj_k
     # Flue gas and flame.
     if firing:
         # Gas enters a flame's temperature above the water; heat transfer grows with flow to the 0.8.
-        fouled = p.approach_k[a] * (1.0 + 2.0 * p.spread[a, 1] * w_foul)
+        fouled = p[a].approach_k * (1.0 + 2.0 * p[a].spread[1] * w_foul)
         approach = _FLAME_K * math.exp(-math.log(_FLAME_K / fouled) * s[_MODULATION] ** -0.2)
         s[_FLUE] += (s[_RETURN] + approach - s[_FLUE]) / 35.0
-        flame = p.flame_ua[a] * (0.9 + 0.1 * s[_MODULATION]) * (1.0 - 0.6 * min(1.2, p.spread[a, 0]) * w_spark)
+        flame = p[a].flame_ua * (0.9 + 0.1 * s[_MODULATION]) * (1.0 - 0.6 * min(1.2, p[a].spread[0]) * w_spark)
         s[_FLAME] += (flame - s[_FLAME]) / 2.0
     else:
         s[_FLUE] += (0.7 * s[_SUPPLY] + 0.3 * 20.0 - s[_FLUE]) / 600.0
@@ -267,7 +265,7 @@ def _second(
 @kernel
 def _run(
     seed: int,
-    p: BoilerParams,
+    p: Rows,
     state: NDArray[np.float64],
     events: Events,
     first_hour: int,
@@ -299,44 +297,45 @@ def _run(
         s = state[a]
         for k in range(step):
             second = cells.second[c] + k
-            now_us = second * 1_000_000 + p.offset_us[a]
+            now_us = second * 1_000_000 + p[a].offset_us
             if fresh or second // 60 != minute:
                 # What changes slowly is looked up once a minute, at the minute's beginning.
                 fresh = False
                 minute = second // 60
-                minute_us = minute * 60_000_000 + p.offset_us[a]
-                at = minute / 60.0 - first_hour
-                left = min(max(int(at), 0), ambient.shape[1] - 2)
-                air = ambient[p.site[a], left]
-                air += (at - left) * (ambient[p.site[a], left + 1] - air)
+                minute_us = minute * 60_000_000 + p[a].offset_us
+                left = min(max(minute // 60 - first_hour, 0), ambient.shape[1] - 2)
+                air = ambient[p[a].site, left]
+                air += (minute % 60) / 60.0 * (ambient[p[a].site, left + 1] - air)
                 hour = ((minute * 60 + local[left]) % 86400) / 3600.0
                 key = key_of(seed, a, _STREAM_MINUTE, minute)
                 for code in range(_SIGNALS):
                     noise[code] = np.int64(mix(key + np.uint64(code)) & mask)
                 state_code = state_at(events, a, minute_us)
                 locked = state_code != 0
-                w_spark = max(wear_at(events, a, 0, minute_us), p.age[a, 0])
-                w_foul = max(wear_at(events, a, 1, minute_us), p.age[a, 1])
-                w_pump = max(wear_at(events, a, 2, minute_us), p.age[a, 2])
-                w_water = max(wear_at(events, a, 3, minute_us), p.age[a, 3])
+                w_spark = max(wear_at(events, a, 0, minute_us), p[a].age[0])
+                w_foul = max(wear_at(events, a, 1, minute_us), p[a].age[1])
+                w_pump = max(wear_at(events, a, 2, minute_us), p[a].age[2])
+                w_water = max(wear_at(events, a, 3, minute_us), p[a].age[3])
                 seized = locked and w_pump >= 1.0
                 vessel = False
                 for row in range(events.first[a], events.first[a + 1]):
-                    vessel = vessel or (events.mode[row] == 3 and events.kind[row] == 0 and events.detail[row] == 1)
+                    vessel = vessel or (
+                        events.rows[row].mode == 3 and events.rows[row].kind == 0 and events.rows[row].detail == 1
+                    )
                 spell = event_at(events, a, MISUSE, minute_us)
-                throttle = 0.55 if spell >= 0 and events.detail[spell] == 1 else 1.0
+                throttle = 0.55 if spell >= 0 and events.rows[spell].detail == 1 else 1.0
                 # Taps open and close: a new draw every five minutes.
                 luck = float(key_of(seed, a, _STREAM_DRAW, minute // 5) >> np.uint64(11)) / 9007199254740992.0
-                draw_kw = p.households[a] * _KWH_A_HOUSEHOLD * _DRAWS[int(hour)] * (0.25 - 0.75 * math.log(1.0 - luck))
-                if spell >= 0 and events.detail[spell] == 0:
-                    draw_kw += 0.5 * p.nominal_kw[a] * events.amount[spell]
+                draw_kw = p[a].households * _KWH_A_HOUSEHOLD * _DRAWS[int(hour)] * (0.25 - 0.75 * math.log(1.0 - luck))
+                if spell >= 0 and events.rows[spell].detail == 0:
+                    draw_kw += 0.5 * p[a].nominal_kw * events.rows[spell].amount
             _second(seed, p, a, s, second, air, hour, draw_kw, locked, throttle, w_spark, w_foul, w_pump, seized, part)
             n = second - minute * 60
             mean = 0.5 * (s[_SUPPLY] + s[_RETURN])
             said[0, k] = s[_SUPPLY] + 0.05 * tables.white[noise[0] + n]
             said[1, k] = s[_RETURN] + 0.05 * tables.white[noise[1] + n]
             said[2, k] = s[_FLUE] + 0.12 * tables.white[noise[2] + n]
-            said[3, k] = air + p.air_bias_k[a] + 0.04 * tables.white[noise[3] + n]
+            said[3, k] = air + p[a].air_bias_k + 0.04 * tables.white[noise[3] + n]
             said[4, k] = _pressure(p, a, mean, w_water, vessel, now_us) + 0.003 * tables.white[noise[4] + n]
             said[5, k] = part[0]
             said[6, k] = part[1]
@@ -352,7 +351,7 @@ def _run(
         for code in range(_SIGNALS):
             here = out.values[v : v + step]
             here[:] = said[code]
-            if sensor >= 0 and events.mode[sensor] == code:
+            if sensor >= 0 and events.rows[sensor].mode == code:
                 luck = float(key_of(seed, a, 6, cells.second[c]) >> np.uint64(11)) / 9007199254740992.0
                 distort(events, sensor, start_us, luck, bounds[code, 0], bounds[code, 1], here)
             out.asset[b] = asset0 + a
@@ -374,7 +373,7 @@ def _run(
 
 def run_boilers(
     seed: int,
-    p: BoilerParams,
+    p: Rows,
     state: NDArray[np.float64],
     events: Events,
     weather: tuple[int, NDArray[np.float64], NDArray[np.int64]],

@@ -111,5 +111,6 @@ def _band(rng: np.random.Generator, low: float, high: float) -> NDArray[np.float
     hz = np.fft.rfftfreq(TABLE, 0.01)
     inside = (hz > low) & (hz < high)
     spectrum = np.where(inside, rng.standard_normal(len(hz)) + 1j * rng.standard_normal(len(hz)), 0.0)
-    noise: NDArray[np.float64] = np.fft.irfft(spectrum, TABLE)
-    return noise / noise.std()
+    noise = np.fft.irfft(spectrum, TABLE)
+    scaled: NDArray[np.float64] = noise / noise.std()
+    return scaled

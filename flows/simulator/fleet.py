@@ -27,7 +27,7 @@ from flows.simulator.blocks import Cells, as_batch, lay_out, new_blocks
 from flows.simulator.boiler import BOILER_SIGNALS, list_boilers, new_boilers, run_boilers
 from flows.simulator.draws import tables
 from flows.simulator.lift import LIFT_SIGNALS, cut, fill_lifts, list_lifts
-from flows.simulator.register import boiler_params, lift_params, register
+from flows.simulator.register import as_rows, boiler_params, lift_params, register
 from flows.simulator.timetable import SLOT_S, Slot, plan_slot
 from flows.simulator.truth import Fault, History, Truth
 from flows.simulator.weather import outdoor_celsius, utc_offset_s
@@ -40,8 +40,9 @@ SIGNALS = tuple(dict.fromkeys(LIFT_SIGNALS + BOILER_SIGNALS))
 STATE_VERSION = 1
 _SECOND_US = 1_000_000
 _DAY_US = 86_400 * _SECOND_US
-_FOREVER_US = 2**61
+_FOREVER_US = 2**60
 _WARM_UP_SLOTS = 3
+_BLOCK_S = 30  # of a boiler's report: within the lateness of its class, though signals come one after the other
 _LONGEST_STEP_S = 6 * 3600
 
 
@@ -132,9 +133,10 @@ class Fleet:
     def __init__(self, plan: FleetPlan) -> None:
         self.plan = plan
         self.time_us = plan.start_us
-        self._lifts = lift_params(plan.seed, plan.lifts)
-        self._boilers = boiler_params(plan.seed, plan.boilers)
-        self.register: Register = register(plan.lifts, plan.boilers, self._lifts.floors, self._boilers.households)
+        lifts, boilers = lift_params(plan.seed, plan.lifts), boiler_params(plan.seed, plan.boilers)
+        self._lifts = as_rows(lifts, lifts._fields)
+        self._boilers = as_rows(boilers, boilers._fields)
+        self.register: Register = register(plan.lifts, plan.boilers, lifts.floors, boilers.households)
         ids = plan.asset_ids
         self._asset_names = pa.array(ids, pa.utf8())
         self._signal_names = pa.array(SIGNALS, pa.utf8())
@@ -144,12 +146,12 @@ class Fleet:
             for name, signals in (("lift", LIFT_SIGNALS), ("boiler", BOILER_SIGNALS))
         }
         self._tables = tables(plan.seed)
-        sites = [self._lifts.site, self._boilers.site]
+        sites = [lifts.site, boilers.site]
         self._sites = 1 + max((int(site.max()) for site in sites if len(site)), default=0)
         self._weather_days: dict[int, NDArray[np.float64]] = {}
         self._slots: dict[int, Slot] = {}
         self._loads: tuple[int, NDArray[np.float64], NDArray[np.float64]] | None = None
-        self._step_s = 60 if plan.mode == "burst" else 1
+        self._step_s = _BLOCK_S if plan.mode == "burst" else 1
         self._lift_done = self._lift_clock(plan.start_us, up=True)
         self._boiler_done = self._boiler_clock(plan.start_us, up=True)
         first = int(self._lift_done.min()) // SLOT_S if plan.lifts else 0
@@ -207,7 +209,7 @@ class Fleet:
         return as_batch(out, self._asset_names, self._signal_names)
 
     def advance(self, until_us: int, readings: int = 400_000) -> pa.RecordBatch:
-        """Return what `step` returns, but stop early once there are about `readings`; `time_us` tells how far it came."""
+        """Return what `step` returns, but stop early, at about `readings`; `time_us` tells how far it came."""
         return self.step(min(until_us, self._reach(readings)))
 
     def stream(self, until_us: int, readings: int = 400_000) -> Iterator[pa.RecordBatch]:
@@ -293,20 +295,19 @@ class Fleet:
 
     def _lift_clock(self, time_us: int, up: bool = False) -> NDArray[np.int64]:
         """Return the whole seconds that have ended on each lift's clock."""
-        shifted = time_us - self._lifts.offset_us
+        shifted = time_us - self._lifts["offset_us"]
         clock: NDArray[np.int64] = (-(-shifted // _SECOND_US) if up else shifted // _SECOND_US).astype(np.int64)
         return clock
 
     def _boiler_clock(self, time_us: int, up: bool = False) -> NDArray[np.int64]:
         """Return the second up to which each boiler's reports are complete."""
-        shifted = time_us - self._boilers.offset_us
-        clock = (-(-shifted // _SECOND_US) if up else shifted // _SECOND_US).astype(np.int64)
-        if self._step_s == 1:
-            return clock
-        phase = self._boilers.phase_s
-        if up:
-            return phase - (-(clock - phase) // 60) * 60
-        return phase + (clock - phase) // 60 * 60
+        shifted = time_us - self._boilers["offset_us"]
+        clock: NDArray[np.int64] = (-(-shifted // _SECOND_US) if up else shifted // _SECOND_US).astype(np.int64)
+        if self._step_s > 1:
+            phase = self._boilers["phase_s"]
+            into = clock - phase
+            clock = phase + 60 * (-(-into // 60) if up else into // 60)
+        return clock
 
     def _list_lifts(self, until_us: int) -> list[tuple[Slot, Cells]]:
         if not self.plan.lifts:

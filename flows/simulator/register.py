@@ -6,7 +6,7 @@ Parameters scatter twice: between makes and between the assets of a make, as pee
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.assets import Asset, Register
 from flows.simulator.weather import ZONE
 
-__all__ = ["BoilerParams", "LiftParams", "boiler_params", "lift_params", "register", "site_of"]
+__all__ = ["BoilerParams", "LiftParams", "Rows", "as_rows", "boiler_params", "lift_params", "register", "site_of"]
 
 _SITES = (
     ("Les Tilleuls", "Rue des Tilleuls", "Lille"),
@@ -31,6 +31,18 @@ _LIFT_PROVIDERS = (("Ascenseurs Morel", "ASC-2023-11"), ("Élévation Nord", "AS
 _HEAT_PROVIDERS = (("Thermie Service", "CHF-2022-07"), ("Chaleur du Nord", "CHF-2023-01"))
 LIFT_MAKES = ("Altis A6", "Montéo G2", "Verticale VX")
 BOILER_MAKES = ("Calora C120", "Brasier B90", "Foyera F150")
+
+
+Rows = NDArray[Any]
+"""One record an asset, as the kernels read them."""
+
+
+def as_rows(parameters: tuple[NDArray[Any], ...], names: tuple[str, ...]) -> Rows:
+    """Turn columns into records: one argument for a kernel, and an asset's parameters side by side."""
+    rows = np.empty(len(parameters[0]), [(n, c.dtype, c.shape[1:]) for n, c in zip(names, parameters, strict=True)])
+    for name, column in zip(names, parameters, strict=True):
+        rows[name] = column
+    return rows
 
 
 class LiftParams(NamedTuple):
@@ -246,22 +258,22 @@ def boiler_params(seed: int, count: int) -> BoilerParams:
     """Draw the boilers of a fleet."""
     d = _Draw(seed, 1, count, len(BOILER_MAKES))
     households = np.round(d.flat(20.0, 70.0))
-    nominal = households * d.around(3.2, 0.06)
-    design_kw = 0.72 * nominal
-    water_kj = nominal * d.around(11.0, 0.1) * 4.19
+    nominal = households * d.around(3.8, 0.06)
+    design_kw = 0.46 * nominal  # collective boilers are larger than the coldest day asks for
+    water_kj = nominal * d.around(6.0, 0.1) * 4.19
     return BoilerParams(
         site=np.array([site_of(_building_of("boiler", i)) for i in range(count)], np.int64),
         offset_us=(d.flat(0.0, 1.0) * 999_999).astype(np.int64),
         phase_s=(d.flat(0.0, 1.0) * 59.999).astype(np.int64),
         nominal_kw=nominal,
-        lowest=d.around(0.2, 0.05, 0.1),
+        lowest=d.around(0.32, 0.05, 0.08),
         households=households,
         loss_kw_k=design_kw / 27.0,
         radiator_kw_k=design_kw / 38.0 * d.around(1.0, 0.05),
         building_kj_k=design_kw / 27.0 * 3600.0 * d.around(55.0, 0.15),
         body_kj_k=nominal * 1.6 * 4.19,
         loop_kj_k=water_kj,
-        tank_kj_k=households * d.around(28.0, 0.1) * 4.19,
+        tank_kj_k=households * d.around(60.0, 0.1) * 4.19,
         coil_kw_k=0.45 * nominal / 14.0 * d.around(1.0, 0.05),
         curve_base_c=d.flat(22.0, 26.0),
         curve_slope=d.around(1.45, 0.06),

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.simulator.wear import KNOTS, MISUSE, SENSOR, SILENCE, SUDDEN, WEAR, Events, wear_path
+from flows.simulator.wear import EVENT, MISUSE, SENSOR, SILENCE, SUDDEN, WEAR, Events, wear_path
 
 __all__ = ["BREAKDOWNS_PER_YEAR", "KINDS", "MODES", "Fault", "History", "Truth"]
 
@@ -175,7 +175,7 @@ class History:
         self._paths: dict[_Row, NDArray[np.float64]] = {}
         if isinstance(faults, tuple):
             self._add_asked(faults)
-        self.extend(start_us)
+        self.extend(end_us if end_us < _NEVER // 4 else start_us)
 
     def extend(self, until_us: int) -> None:
         """Draw what begins until `until_us`, and some time beyond."""
@@ -206,23 +206,14 @@ class History:
         c = self._columns
         at = np.flatnonzero((c["onset"] < to_us) & (c["end"] > from_us) & (c["onset"] < self._end))
         first = np.searchsorted(c["asset"][at], np.arange(len(self.ids) + 1)).astype(np.int64)
-        path = np.zeros((len(at), KNOTS))
+        rows = np.zeros(len(at), EVENT)
+        for name in ("kind", "mode", "detail", "onset", "breakdown", "inspect", "end"):
+            rows[name] = c[name][at]
         for i, row in enumerate(at):
+            rows["amount"][i] = self._rows[row].amount
             if c["kind"][row] == WEAR:
-                path[i] = self._path(self._rows[row])
-        amount = np.array([self._rows[row].amount for row in at], np.float64)
-        return Events(
-            first,
-            c["kind"][at],
-            c["mode"][at],
-            c["detail"][at],
-            amount,
-            c["onset"][at],
-            c["breakdown"][at],
-            c["inspect"][at],
-            c["end"][at],
-            path,
-        )
+                rows["path"][i] = self._path(self._rows[row])
+        return Events(first, rows)
 
     def _path(self, row: _Row) -> NDArray[np.float64]:
         if row in self._paths:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,26 +34,31 @@ STUCK, SPIKES, DRIFT, OFFSET = range(4)
 KNOTS = 65
 """Points of a wear path."""
 _PATH_SHAPE = 80.0
-_NEVER = 2**62
+
+
+EVENT = np.dtype(
+    [
+        ("kind", np.int64),
+        ("mode", np.int64),
+        ("detail", np.int64),
+        ("amount", np.float64),
+        ("onset", np.int64),
+        ("breakdown", np.int64),
+        ("inspect", np.int64),
+        ("end", np.int64),
+        ("path", np.float64, (KNOTS,)),
+    ]
+)
+"""One event. Times are microseconds since 1970; `breakdown` and `inspect` are beyond any time where nothing breaks;
+`mode` is the failure mode, or the signal of a sensor fault; `detail` the variant; `amount` its size; `path` how wear
+goes from the onset to the breakdown."""
 
 
 class Events(NamedTuple):
-    """Events of one class that touch a span of time, by asset: those of asset ``a`` stand in ``first[a]:first[a + 1]``.
-
-    Times are microseconds since 1970; `breakdown` and `inspect` are beyond any time where there is no breakdown;
-    `mode` is the failure mode, or the signal of a sensor fault; `detail` the variant; `amount` its size.
-    """
+    """Events of one class that touch a span of time: those of asset ``a`` are ``rows[first[a]:first[a + 1]]``."""
 
     first: NDArray[np.int64]
-    kind: NDArray[np.int64]
-    mode: NDArray[np.int64]
-    detail: NDArray[np.int64]
-    amount: NDArray[np.float64]
-    onset: NDArray[np.int64]
-    breakdown: NDArray[np.int64]
-    inspect: NDArray[np.int64]
-    end: NDArray[np.int64]
-    path: NDArray[np.float64]
+    rows: NDArray[Any]
 
 
 def wear_path(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -83,15 +88,18 @@ def wear_path(rng: np.random.Generator) -> NDArray[np.float64]:
 def wear_at(events: Events, asset: int, mode: int, time_us: int) -> float:
     """Return the wear of one failure mode at a time, 0 .. 1."""
     for row in range(events.first[asset], events.first[asset + 1]):
-        if events.kind[row] == WEAR and events.mode[row] == mode:
-            if time_us <= events.onset[row] or time_us >= events.end[row]:
+        if events.rows[row].kind == WEAR and events.rows[row].mode == mode:
+            if time_us <= events.rows[row].onset or time_us >= events.rows[row].end:
                 continue
-            if time_us >= events.breakdown[row]:
+            if time_us >= events.rows[row].breakdown:
                 return 1.0
-            share = (time_us - events.onset[row]) / (events.breakdown[row] - events.onset[row]) * (KNOTS - 1)
+            share = (
+                (time_us - events.rows[row].onset) / (events.rows[row].breakdown - events.rows[row].onset) * (KNOTS - 1)
+            )
             knot = int(share)
-            left = events.path[row, knot]
-            return left + (share - knot) * (events.path[row, knot + 1] - left)
+            left = events.rows[row].path[knot]
+            worn: float = left + (share - knot) * (events.rows[row].path[knot + 1] - left)
+            return worn
     return 0.0
 
 
@@ -99,7 +107,7 @@ def wear_at(events: Events, asset: int, mode: int, time_us: int) -> float:
 def event_at(events: Events, asset: int, kind: int, time_us: int) -> int:
     """Return the row of an event of this kind that is going on, or -1."""
     for row in range(events.first[asset], events.first[asset + 1]):
-        if events.kind[row] == kind and events.onset[row] <= time_us < events.end[row]:
+        if events.rows[row].kind == kind and events.rows[row].onset <= time_us < events.rows[row].end:
             return row
     return -1
 
@@ -108,8 +116,8 @@ def event_at(events: Events, asset: int, kind: int, time_us: int) -> int:
 def state_at(events: Events, asset: int, time_us: int) -> int:
     """Return what the controller reports: 0 normal, 1 out of service, 2 under maintenance."""
     for row in range(events.first[asset], events.first[asset + 1]):
-        if events.breakdown[row] <= time_us < events.end[row]:
-            return 2 if time_us >= events.inspect[row] else 1
+        if events.rows[row].breakdown <= time_us < events.rows[row].end:
+            return 2 if time_us >= events.rows[row].inspect else 1
     return 0
 
 
@@ -117,8 +125,9 @@ def state_at(events: Events, asset: int, time_us: int) -> int:
 def outage_end(events: Events, asset: int, from_us: int, to_us: int) -> int:
     """Return when the outage ends that touches the span, or -1 where there is none."""
     for row in range(events.first[asset], events.first[asset + 1]):
-        if events.breakdown[row] < to_us and from_us < events.end[row]:
-            return events.end[row]
+        if events.rows[row].breakdown < to_us and from_us < events.rows[row].end:
+            ended: int = events.rows[row].end
+            return ended
     return -1
 
 
@@ -127,8 +136,8 @@ def distort(
     events: Events, row: int, time_us: int, draw: float, low: float, high: float, values: NDArray[np.float64]
 ) -> None:
     """Write what a faulty sensor says over what it should say, within the plausible range."""
-    kind = events.detail[row]
-    amount = events.amount[row]
+    kind = events.rows[row].detail
+    amount = events.rows[row].amount
     if kind == STUCK:
         values[:] = min(max(amount, low), high)
         return
@@ -140,6 +149,6 @@ def distort(
         return
     add = amount
     if kind == DRIFT:
-        add *= (time_us - events.onset[row]) / (events.end[row] - events.onset[row])
+        add *= (time_us - events.rows[row].onset) / (events.rows[row].end - events.rows[row].onset)
     for i in range(len(values)):
         values[i] = min(max(values[i] + add, low), high)

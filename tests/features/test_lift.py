@@ -165,6 +165,14 @@ def test_run_current_is_the_current_at_constant_speed_whatever_the_windows(top: 
         assert np.nansum(got["moving_s"]) == pytest.approx(12.0, abs=0.3)
 
 
+def test_constant_speed_may_vary_by_five_percent_and_starts_anew_above() -> None:
+    for faster, expected in ((1.04, (10 + 20 + 60) / 3), (1.06, (20 + 60) / 2)):
+        speeds = [0.0, 1.0, faster, faster, 0.0]
+        samples = [(T0 + i * 100_000, 0, v) for i, v in enumerate(speeds)]
+        samples += [(T0 + i * 100_000 + 1, 1, a) for i, a in enumerate([0.0, 10.0, 20.0, 60.0, 0.0])]
+        assert run("trips", samples)["run_current_a"][0] == pytest.approx(expected)
+
+
 def test_a_gateway_that_falls_silent_under_way_leaves_no_trip() -> None:
     samples = trip(T0)
     broken = [s for s in samples if not T0 + 5 * SECOND < s[0] < T0 + 8 * SECOND]
@@ -275,6 +283,30 @@ def test_a_door_that_waits_open_through_a_silence_keeps_its_cycle_and_a_moving_o
     assert np.nanmax(run("doors", waiting, 60.0)["closing_s"]) == pytest.approx(2.7, abs=0.01)
     lost = [s for s in samples if not T0 + 30.5 * SECOND < s[0] < T0 + 34 * SECOND]
     assert run("doors", lost, 60.0)["cycles"][0] == 0
+
+
+def test_a_door_that_trembles_while_it_reopens_reopens_once() -> None:
+    positions = [0.0, 0.5, 1.0, 0.8, 0.4, 0.6, 0.55, 0.7, 0.62, 0.8, 0.4, 0.0]
+    got = run("doors", [(T0 + i * 100_000, 0, p) for i, p in enumerate(positions)])
+    assert got["reopenings"][0] == 1.0
+
+
+def test_what_a_silence_hid_is_not_said_of_the_next_cycle() -> None:
+    knots = [
+        (0.0, 0.0),
+        (1.0, 0.0),
+        (3.0, 1.0),
+        (5.0, 1.0),
+        (8.0, 0.0),
+        (10.0, 0.0),
+        (15.0, 1.0),
+        (20.0, 1.0),
+        (23.0, 0.0),
+    ]
+    samples = door(np.arange(T0, T0 + 24 * SECOND, 100_000), knots)
+    got = run("doors", [s for s in samples if not T0 + 6 * SECOND < s[0] < T0 + 16 * SECOND], 60.0)
+    assert got["cycles"][0] == 1 and math.isnan(got["opening_s"][0])
+    assert got["closing_s"][0] == pytest.approx(2.7, abs=0.01)
 
 
 # Levelling.

@@ -15,12 +15,11 @@ from features.windows import NO_LIMIT, ClosedWindows, ShardBatch, ShardWindows, 
 START = 1_700_000_000_000_000
 
 
-def machine(lateness_s: float = 5.0, **changes: float) -> EquipmentClass:
+def machine(lateness_s: float = 5.0) -> EquipmentClass:
     signals = {
         "fast": Signal(unit="1", range=(-1e9, 1e9), period_s=0.1, description=""),
         "slow": Signal(unit="1", range=(-1e9, 1e9), period_s=1.0, description=""),
     }
-    settings_ = {"idle_after_s": 60.0, "silent_after_s": 600.0} | changes
     return EquipmentClass(
         name="machine",
         description="",
@@ -29,7 +28,8 @@ def machine(lateness_s: float = 5.0, **changes: float) -> EquipmentClass:
         signals=signals,
         detection=Detection(features=("fast.mean",)),
         horizons_s=(60.0, 600.0),
-        **settings_,
+        idle_after_s=60.0,
+        silent_after_s=600.0,
     )
 
 

@@ -1,0 +1,371 @@
+"""Wide tables: one column a signal, one row a time.
+
+The class file says how a table of the class looks (`[table]`): which column is the time, which the asset, what is
+ignored. Every other column that is no signal is rejected cell by cell as `unknown_signal`; text where a number should
+be as `bad_value`; all readings of a row without a usable time as `bad_time` or `naive_time`, of a row without an asset
+as `unknown_asset`. An empty cell and NaN are missing, and no other word is. Rejected readings that share reason,
+column and asset come as one `Rejected` with the raw lines of all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.runs import blocks_of_columns
+from features.signals import EquipmentClass
+from features.telemetry import Decoded, Reason, Rejected, TelemetryError, empty_blocks
+from features.times import Times, read_times
+
+__all__ = ["Roles", "WideTable", "decode_table", "decode_wide_table", "read_numbers", "roles_of"]
+
+_IS_NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)$"
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which column of a table is what.
+
+    Attributes
+    ----------
+    time
+        Number of the column of times.
+    asset
+        Number of the column of assets, None where there is none.
+    signals
+        Number and signal of each column that is one.
+    unknown
+        Numbers of the columns that nobody knows.
+    """
+
+    time: int
+    asset: int | None
+    signals: tuple[tuple[int, str], ...]
+    unknown: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WideTable:
+    """A table as a reader hands it over.
+
+    Attributes
+    ----------
+    names, columns
+        Header, and a column of any Arrow type each; None for one that is ignored.
+    raw
+        Returns the raw bytes of rows by their numbers.
+    rejected
+        What the reader could not make a row of.
+    """
+
+    names: Sequence[str]
+    columns: Sequence[pa.Array | None]
+    raw: Callable[[NDArray[np.int64]], bytes]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def roles_of(names: Sequence[str], equipment: EquipmentClass) -> Roles:
+    """Tell which column is what.
+
+    Raises
+    ------
+    TelemetryError
+        If a column stands twice, if two columns are the same signal, or if there is no time or no signal at all.
+
+    Examples
+    --------
+    >>> from features.signals import load_class
+    >>> roles_of(["time", "flow", "weather"], load_class("boiler"))
+    Roles(time=0, asset=None, signals=((1, 'flow'),), unknown=(2,))
+    """
+    layout = equipment.table
+    twice = [name for name, count in Counter(names).items() if count > 1 and name not in layout.ignore]
+    if twice:
+        raise TelemetryError(f"the column {twice[0]!r} stands twice in the header")
+    meaning = {alias: name for name, signal in equipment.signals.items() for alias in signal.columns}
+    meaning |= {name: name for name in equipment.signals}
+    meaning = {name: s for name, s in meaning.items() if name not in (layout.time, layout.asset, *layout.ignore)}
+    if layout.time not in names:
+        seen = ", ".join(map(repr, names[:6]))
+        raise TelemetryError(
+            f"there is no time column {layout.time!r} in the header ({seen}): "
+            f"name it in [table] time of the class {equipment.name!r}"
+        )
+    signals = tuple((number, meaning[name]) for number, name in enumerate(names) if name in meaning)
+    if not signals:
+        expected = ", ".join(list(meaning)[:4])
+        raise TelemetryError(
+            f"the header has none of the columns of the class {equipment.name!r}: expected some of {expected}, ..."
+        )
+    found: dict[str, str] = {}
+    for number, signal in signals:
+        if signal in found:
+            raise TelemetryError(f"the columns {found[signal]!r} and {names[number]!r} are both the signal {signal!r}")
+        found[signal] = names[number]
+    known = {layout.time, layout.asset, *layout.ignore, *meaning}
+    return Roles(
+        time=names.index(layout.time),
+        asset=names.index(layout.asset) if layout.asset in names else None,
+        signals=signals,
+        unknown=tuple(number for number, name in enumerate(names) if name not in known),
+    )
+
+
+def read_numbers(column: pa.Array, codes: dict[str, float] | None = None) -> tuple[NDArray[np.float64], pa.Array]:
+    """Return the numbers of a column, NaN where missing or wrong, and which cells are wrong; never fails.
+
+    Examples
+    --------
+    >>> numbers, wrong = read_numbers(pa.array(["1.5", "", "open", "much"]), {"open": 1.0})
+    >>> numbers.tolist(), wrong.tolist()
+    ([1.5, nan, 1.0, nan], [False, False, False, True])
+    """
+    kind = column.type
+    right = np.zeros(len(column), np.bool_)
+    if pa.types.is_dictionary(kind):
+        numbers, wrong = read_numbers(column.dictionary, codes)
+        where = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return np.append(numbers, np.nan)[where], np.append(wrong, False)[where]
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), right
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), right
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        return np.full(len(column), np.nan), column.is_valid().to_numpy(zero_copy_only=False)
+    text = pc.utf8_trim_whitespace(column.cast(pa.utf8()).fill_null(""))
+    missing = pc.equal(text, "")
+    place = pc.index_in(text, value_set=pa.array(list(codes or {}), pa.utf8()))
+    skip = pc.or_(missing, place.is_valid())
+    try:
+        numbers = pc.if_else(skip, "nan", text).cast(pa.float64())
+        wrong = right
+    except pa.ArrowInvalid:
+        good = pc.match_substring_regex(text, _IS_NUMBER)
+        numbers = pc.if_else(pc.and_not(good, skip), text, "nan").cast(pa.float64())
+        wrong = pc.invert(pc.or_(good, skip)).to_numpy(zero_copy_only=False)
+    result: NDArray[np.float64] = numbers.to_numpy(zero_copy_only=False)
+    if codes:
+        where = place.fill_null(len(codes)).to_numpy(zero_copy_only=False)
+        result = np.where(where < len(codes), np.array([*codes.values(), np.nan])[where], result)
+    return result, wrong
+
+
+def decode_table(table: WideTable, equipment: EquipmentClass, *, asset: str, source: str) -> Decoded:
+    """Turn a table into blocks.
+
+    Parameters
+    ----------
+    table
+        The table.
+    equipment
+        Its class.
+    asset
+        Asset of a table without an asset column.
+    source
+        Name of the input.
+
+    Raises
+    ------
+    TelemetryError
+        If the header is wrong, as `roles_of` says.
+    """
+    roles = roles_of(table.names, equipment)
+    moments = _column(table, roles.time)
+    assets, of_asset = [asset], np.zeros(len(moments), np.int32)
+    if roles.asset is not None:
+        assets, of_asset = _assets(_column(table, roles.asset))
+    times = read_times(moments, equipment.time_zone, of_asset)
+    read = [
+        (number, signal, *read_numbers(_column(table, number), equipment.signals[signal].codes))
+        for number, signal in roles.signals
+    ]
+    nobody = of_asset < 0
+    usable = ~(times.bad | times.naive | nobody)
+    rejections = _Rejections(table, source, assets, of_asset, times)
+    if not usable.all():
+        present = np.zeros(len(moments), np.int64)
+        for _, _, values, wrong in read:
+            present += (values == values) | wrong
+        zone = "" if equipment.time_zone is None else f" in {equipment.time_zone}"
+        rejections.add(nobody, Reason.UNKNOWN_ASSET, present, roles.asset, None, "expected an asset, got {}")
+        bad = times.bad & ~nobody
+        rejections.add(bad, Reason.BAD_TIME, present, roles.time, None, f"expected a time that exists{zone}, got {{}}")
+        naive = times.naive & ~nobody
+        why = f"the time {{}} has no zone, and the class {equipment.name!r} names none"
+        rejections.add(naive, Reason.NAIVE_TIME, present, roles.time, None, why)
+    for number, signal, _, wrong in read:
+        rejections.add(wrong & usable, Reason.BAD_VALUE, None, number, signal, "expected a number, got {}")
+    for number in roles.unknown:
+        rejections.add_column(number, roles.time, f"the class {equipment.name!r} has no signal {table.names[number]!r}")
+    order = np.flatnonzero(usable)
+    if len(assets) > 1:
+        order = order[np.argsort(of_asset[order], kind="stable")]
+    columns = [(signal, values) for _, signal, values, _ in read]
+    return Decoded(blocks_of_columns(equipment, assets, of_asset, times.us, order, columns), rejections.found)
+
+
+def decode_wide_table(batch: pa.RecordBatch, equipment: EquipmentClass, *, asset: str, source: str) -> Decoded:
+    """Decode a wide Arrow table, such as a piece of a Parquet file; never fails.
+
+    Parameters
+    ----------
+    batch
+        The table.
+    equipment
+        Its class.
+    asset
+        Asset of a table without an asset column.
+    source
+        Name of the input.
+
+    Examples
+    --------
+    >>> from features.signals import load_class
+    >>> batch = pa.record_batch({"time": [0, 1, 2], "flow": ["1.5", "leak", "1.7"]})
+    >>> decoded = decode_wide_table(batch, load_class("boiler"), asset="b1", source="example")
+    >>> decoded.blocks.to_pylist()[0]["values"], decoded.rejected[0].raw
+    ([1.5, 1.7], b'{"time":1,"flow":"leak"}')
+    """
+    names = batch.schema.names
+
+    def raw(rows: NDArray[np.int64]) -> bytes:
+        cells = [_plain(column.take(pa.array(rows))) for column in batch.columns]
+        lines = [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+        return msgspec.json.Encoder(enc_hook=str).encode_lines(lines).removesuffix(b"\n")
+
+    columns = [None if name in equipment.table.ignore else _as_text(c) for name, c in zip(names, batch, strict=True)]
+    try:
+        return decode_table(WideTable(names, columns, raw), equipment, asset=asset, source=source)
+    except TelemetryError as error:
+        every = np.arange(batch.num_rows)
+        return Decoded(
+            empty_blocks(), [Rejected(Reason.MALFORMED, max(1, len(every)), source, raw(every), detail=str(error))]
+        )
+
+
+class _Rejections:
+    """Collects what is rejected of a table."""
+
+    def __init__(
+        self, table: WideTable, source: str, assets: Sequence[str], of_asset: NDArray[np.int32], times: Times
+    ) -> None:
+        self.found = list(table.rejected)
+        self._table, self._source, self._assets = table, source, assets
+        self._of_asset, self._times = of_asset, times
+
+    def add(
+        self,
+        where: NDArray[np.bool_],
+        reason: Reason,
+        readings: NDArray[np.int64] | None,
+        column: int | None,
+        signal: str | None,
+        detail: str,
+    ) -> None:
+        """Reject rows, or one cell of each where `readings` is None; `detail` is given the first cell of `column`."""
+        if not where.any():
+            return
+        rows = np.flatnonzero(where)
+        if len(self._assets) > 1:
+            rows = rows[np.argsort(self._of_asset[rows], kind="stable")]
+        for group in np.split(rows, np.flatnonzero(np.diff(self._of_asset[rows])) + 1):
+            count = len(group) if readings is None else int(readings[group].sum())
+            if count == 0:
+                continue
+            cell = (
+                "nothing" if column is None else repr(_plain(_column(self._table, column)[group[0] : group[0] + 1])[0])
+            )
+            self.found.append(
+                Rejected(
+                    reason, count, self._source, self._table.raw(group),
+                    self._asset(group), signal, self._start(group), detail.format(cell),
+                )
+            )  # fmt: skip
+
+    def add_column(self, number: int, time: int, detail: str) -> None:
+        """Reject every present cell of a column; its raw bytes are lines of time and cell."""
+        column = _column(self._table, number)
+        rows = np.flatnonzero(_is_present(column))
+        if len(rows) == 0:
+            return
+        name = self._table.names[number]
+        pairs = zip(
+            _plain(_column(self._table, time).take(pa.array(rows))), _plain(column.take(pa.array(rows))), strict=True
+        )
+        lines = [f"{self._table.names[time]},{name}", *(f"{time},{cell}" for time, cell in pairs)]
+        raw = "\n".join(lines).encode(errors="surrogateescape")
+        self.found.append(
+            Rejected(
+                Reason.UNKNOWN_SIGNAL, len(rows), self._source, raw,
+                self._asset(rows), name, self._start(rows), detail,
+            )
+        )  # fmt: skip
+
+    def _asset(self, rows: NDArray[np.int64]) -> str | None:
+        first = int(self._of_asset[rows[0]])
+        return self._assets[first] if first >= 0 and (self._of_asset[rows] == first).all() else None
+
+    def _start(self, rows: NDArray[np.int64]) -> int | None:
+        row = rows[0]
+        return None if self._times.bad[row] or self._times.naive[row] else int(self._times.us[row])
+
+
+def _column(table: WideTable, number: int) -> pa.Array:
+    column = table.columns[number]
+    assert column is not None, "a column that is needed is not ignored"
+    return column
+
+
+def _assets(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
+    """Return the names of a column of assets, and the index of each row's; -1 where it names none."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    names: dict[str, int] = {}
+    numbers = []
+    for name in _plain(column.dictionary):
+        text = "" if name is None else str(name).strip()
+        numbers.append(names.setdefault(text, len(names)) if text else -1)
+    where = column.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
+    return list(names), np.array([*numbers, -1], np.int32)[where]
+
+
+def _is_present(column: pa.Array) -> NDArray[np.bool_]:
+    """Tell which cells of a column say anything."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    there = column.is_valid()
+    if pa.types.is_floating(column.type):
+        there = pc.and_(there, pc.invert(pc.is_nan(column).fill_null(True)))
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        there = pc.and_(there, pc.not_equal(pc.utf8_trim_whitespace(column.fill_null("")), ""))
+    present: NDArray[np.bool_] = there.to_numpy(zero_copy_only=False)
+    return present
+
+
+def _plain(column: pa.Array) -> list[object]:
+    """Return the cells as Python objects; times as text, because not every time is a `datetime`."""
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.utf8())
+    found: list[object] = column.to_pylist()
+    return found
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    """Make text safe to read: Parquet promises UTF-8 and does not check it."""
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return pa.array([None if c is None else c.decode(errors="replace") for c in column.to_pylist()], pa.utf8())
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return pa.nulls(len(column))
+        return _as_text(column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()))
+    return column

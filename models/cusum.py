@@ -1,0 +1,180 @@
+"""Two-sided tabular CUSUM of every feature of every asset of a shard."""
+
+from __future__ import annotations
+
+from math import log
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compiled import kernel
+from models.detector import ArrayDetector, Floats, Rows
+from models.reference import effective, follow, spread
+
+__all__ = ["Cusum"]
+
+VERSION = 1
+
+ALLOWANCE = 0.5
+"""The allowance k in standard deviations: half of the shift that is to be found soonest (Montgomery, section 9.1.2)."""
+
+CLIP = 5.0
+"""Deviations that one window adds at most, so that a single outlier does not fill a sum (Lucas and Crosier 1982)."""
+
+CEILING = 2.0
+"""Multiple of h beyond which a sum does not grow, so that a fault that is over is soon forgotten."""
+
+
+class State(NamedTuple):
+    """One row an asset; D features."""
+
+    learnt: NDArray[np.int32]  # (A,)
+    count: NDArray[np.int32]  # (A, D)
+    mean: NDArray[np.float64]
+    var: NDArray[np.float64]
+    step: NDArray[np.float64]
+    last: NDArray[np.float64]
+    per_sd: NDArray[np.float32]  # 1 / standard deviation, 0 = not yet known
+    per_h: NDArray[np.float32]  # 1 / h
+    up: NDArray[np.float32]  # (A, D) sum of what exceeds the mean by more than k, in standard deviations
+    down: NDArray[np.float32]
+
+
+class Cusum(ArrayDetector):
+    """Says whether a feature has been a little too high, or too low, for too long.
+
+    Sums of standardised deviations beyond an allowance of half a deviation, one upwards and one downwards [1]_, [2]_, about
+    a mean that follows with `memory`: it finds small shifts that last, which no single window shows. It is slow on large
+    ones, and blind to drifts slower than `memory`. A sum in its steady state exceeds h with probability
+    exp(-2 k h / V), where V is the variance of the sum a window, (1 + r) / (1 - r) with lag-1 correlation r [3]_; h is set so that
+    all 2 D sums together do so in a share `above` of the windows.
+
+    High = abnormal; the score is the largest sum with this window over its h. What a window adds is kept only where it is
+    learnt, so the sums stand still through an alarm. Theory assumes normal features; calibration follows.
+    Costs about 0.3 microseconds a window, and 52 D bytes an asset.
+
+    Parameters
+    ----------
+    n_features
+        Number of features D.
+    warm_up
+        Windows before which the score is NaN; nothing is summed before.
+    memory
+        Windows that the mean and variance remember.
+    above
+        Share of normal windows that may score above 1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> detector = Cusum(n_features=1, warm_up=200)
+    >>> detector.grow(1)
+    >>> row = np.zeros(1, np.int32)
+    >>> for pressure_bar in rng.normal(1.5, 0.1, 200):
+    ...     detector.learn(row, np.array([[pressure_bar]]))
+    >>> for _ in range(30):  # one and a half deviations too low, again and again
+    ...     detector.learn(row, np.array([[1.35]]))
+    >>> bool(detector.score(row, np.array([[1.35]]))[0] > 1)
+    True
+
+    References
+    ----------
+    .. [1] Page, E., 1954. Continuous inspection schemes. Biometrika 41(1/2).
+    .. [2] Montgomery, D., 2009. Introduction to statistical quality control, 6th ed., section 9.1.
+    .. [3] Harrison, J., 1985. Brownian motion and stochastic flow systems, section 5.6 (reflected Brownian motion).
+    """
+
+    def __init__(self, n_features: int, warm_up: int = 360, memory: int = 5000, above: float = 0.001) -> None:
+        self.n_features = n_features
+        self.warm_up = warm_up
+        self.memory = memory
+        self.above = above
+        self._factor = log(2.0 * n_features / above) / (2.0 * ALLOWANCE)
+        count = np.zeros((0, n_features), np.int32)
+        one = np.zeros((0, n_features))
+        sums = np.zeros((0, n_features), np.float32)
+        super().__init__(VERSION, State(np.zeros(0, np.int32), count, *[one] * 4, *[sums] * 4))
+
+    @property
+    def _state(self) -> State:
+        return self._arrays  # type: ignore[return-value]
+
+    def score(self, rows: Rows, x: Floats) -> Floats:
+        """Return how abnormal each window is, shape ``(n,)``; NaN while its asset is warming."""
+        return self._walk(rows, x)[0]
+
+    def explain(self, rows: Rows, x: Floats) -> Floats:
+        """Return each feature's share: its larger sum over h, squared as the contributions of a distance are."""
+        return self._walk(rows, x)[1]
+
+    def _walk(self, rows: Rows, x: Floats) -> tuple[Floats, Floats]:
+        out, share = np.empty(len(rows)), np.zeros((len(rows), self.n_features))
+        _score(rows, x, self._state, self.warm_up, out, share)
+        return out, share
+
+    def learn(self, rows: Rows, x: Floats) -> None:
+        """Take the windows as normal."""
+        _learn(rows, x, self._state, self.warm_up, float(self.memory), self._factor)
+
+
+@kernel
+def _next(x: float, row: int, j: int, s: State) -> tuple[float, float]:
+    """Return both sums of feature `j` with this value; 0 where it is not yet known."""
+    up, down = float(s.up[row, j]), float(s.down[row, j])
+    per_sd, per_h = s.per_sd[row, j], s.per_h[row, j]
+    if per_sd == 0.0:
+        return 0.0, 0.0
+    z = min(CLIP, max(-CLIP, (x - s.mean[row, j]) * per_sd))
+    ceiling = CEILING / per_h
+    return min(ceiling, max(0.0, up + z - ALLOWANCE)), min(ceiling, max(0.0, down - z - ALLOWANCE))
+
+
+@kernel
+def _score(
+    rows: NDArray[np.int32],
+    x: NDArray[np.float64],
+    s: State,
+    warm_up: int,
+    out: NDArray[np.float64],
+    share: NDArray[np.float64],
+) -> None:
+    for i in range(len(rows)):
+        row = rows[i]
+        out[i] = np.nan
+        if s.learnt[row] >= warm_up:
+            out[i] = 0.0
+            total = 0.0
+            for j in range(x.shape[1]):
+                if not np.isfinite(x[i, j]):
+                    continue
+                up, down = _next(x[i, j], row, j, s)
+                ratio = max(up, down) * s.per_h[row, j]
+                out[i] = max(out[i], ratio)
+                share[i, j] = ratio * ratio
+                total += ratio * ratio
+            if total > 0.0:
+                share[i] /= total
+
+
+@kernel
+def _learn(
+    rows: NDArray[np.int32], x: NDArray[np.float64], s: State, warm_up: int, memory: float, factor: float
+) -> None:
+    least = max(10, warm_up // 10)
+    for i in range(len(rows)):
+        row = rows[i]
+        if not np.isfinite(x[i]).any():
+            continue
+        warm = s.learnt[row] >= warm_up
+        s.learnt[row] += 1
+        for j in range(x.shape[1]):
+            if np.isfinite(x[i, j]):
+                if warm:
+                    s.up[row, j], s.down[row, j] = _next(x[i, j], row, j, s)
+                follow(x[i, j], memory, j, s.count[row], s.mean[row], s.var[row], s.step[row], s.last[row])
+                if s.count[row, j] >= least and s.learnt[row] >= warm_up:
+                    n = min(float(s.count[row, j]), memory)
+                    independent = effective(n, s.var[row, j], s.step[row, j], memory)
+                    s.per_sd[row, j] = 1.0 / spread(s.mean[row, j], s.var[row, j], independent)
+                    s.per_h[row, j] = independent / (n * factor)
