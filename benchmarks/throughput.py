@@ -80,20 +80,23 @@ def messages(
             second.append(np.full(assets, s))
             count.append(np.full(assets, n))
             period.append(np.full(assets, round(period_s * 1e6) if n > 1 else 0))
-    counts = np.concatenate(count)
-    signals = np.concatenate(signal)
+    # As gateways deliver: second by second, the signals of an asset together.
+    order = np.lexsort((np.concatenate(signal), np.concatenate(asset), np.concatenate(second)))
+    assets_, signals, seconds_, counts, periods = (
+        np.concatenate(column)[order] for column in (asset, signal, second, count, period)
+    )
     low = np.array([max(-5.0, s.range[0]) for s in equipment.signals.values()])
     high = np.array([min(5.0, s.range[1]) for s in equipment.signals.values()])
     owner = np.repeat(signals, counts)
     values = rng.uniform(low[owner], high[owner])
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), type=BLOCKS.field("values").type)
-    asset_column = pa.DictionaryArray.from_arrays(pa.array(np.concatenate(asset), pa.int32()), pa.array(names))
+    asset_column = pa.DictionaryArray.from_arrays(pa.array(assets_, pa.int32()), pa.array(names))
     signal_column = pa.DictionaryArray.from_arrays(pa.array(signals, pa.int32()), pa.array(equipment.signal_names))
-    start = START_US + np.concatenate(second) * 1_000_000
+    start = START_US + seconds_ * 1_000_000
     for message in range(seconds // MESSAGE_S):
         moved = pa.array(start + message * MESSAGE_S * 1_000_000).cast(pa.timestamp("us", tz="UTC"))
-        columns = [asset_column, signal_column, moved, pa.array(np.concatenate(period)), lists]
+        columns = [asset_column, signal_column, moved, pa.array(periods), lists]
         yield pa.RecordBatch.from_arrays(columns, schema=BLOCKS)
 
 

@@ -64,7 +64,7 @@ def exposition(fleet: Fleet, pipeline: Pipeline) -> bytes:
             parts += _episodes(family, fleet)
             continue
         for table, ids in tables:
-            if table.ids or family is metrics.PAGE_THRESHOLD:
+            if table.ids or family in (metrics.PAGE_THRESHOLD, metrics.FAILURE_MODE):
                 parts += _LINES[family](family, table, ids)
     return b"".join(parts)
 
@@ -228,6 +228,13 @@ def _threshold(family: Family, table: Table, ids: pa.Array) -> Iterator[bytes]:
     yield line.encode()
 
 
+def _failure_modes(family: Family, table: Table, ids: pa.Array) -> Iterator[bytes]:
+    c = table.equipment
+    for name, mode in c.failure_modes.items():
+        words = f'description="{escape(mode.description)}",advice="{escape(mode.advice)}"'
+        yield f'{family.name}{{class="{escape(c.name)}",failure_mode="{escape(name)}",{words}}} 1\n'.encode()
+
+
 _LINES: dict[Family, Callable[[Family, Table, pa.Array], Iterable[bytes]]] = {
     metrics.FAILURE_PROBABILITY: _probability,
     metrics.LEADING_FAILURE_MODE: _leading,
@@ -241,5 +248,6 @@ _LINES: dict[Family, Callable[[Family, Table, pa.Array], Iterable[bytes]]] = {
     metrics.SIGNAL_SHARE: _signals,
     metrics.SIGNAL_VALUE: _signals,
     metrics.SIGNAL_EXPECTED: _signals,
+    metrics.FAILURE_MODE: _failure_modes,
     metrics.PAGE_THRESHOLD: _threshold,
 }

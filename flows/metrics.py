@@ -126,6 +126,7 @@ ASSET_FAMILIES: tuple[Family, ...] = (
     SIGNAL_EXPECTED,
     EPISODE_PAGE,
     EPISODE_TICKET,
+    FAILURE_MODE,
     PAGE_THRESHOLD,
 )
 """Families written from the fleet's table, in the order of the exposition."""

@@ -81,7 +81,7 @@ def build(monitor: Monitor, sources: Mapping[str, Source[Message]], sinks: Sinks
     m = monitor
     decoder = Decoder(m.inputs, m.pipeline)
     known = Reject(m.class_of, m.pipeline)
-    deal = Shard(m.classes, m.class_of, m.inputs, m.shards, m.now_us)
+    deal = Shard(m.classes, m.class_of, m.inputs, m.shards, m.now_us, m.pipeline)
 
     flow = Dataflow("monitor")
     inputs = [op.input(f"input_{name}", flow, source) for name, source in sources.items()]

@@ -172,6 +172,7 @@ def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
             plan = described.plan(time.time_ns() // 1000)
             register |= simulator.Fleet(plan).register
             sources[described.name] = SimulatorSource(plan, described.speed, stop)
+            inputs["simulator"] = Input(endless=True)
         else:
             paths = loaded.files[described.name]
             equipment = loaded.classes.get(described.equipment or "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,16 +13,9 @@ from numpy.typing import NDArray
 
 from features.assets import shard_of
 from features.signals import EquipmentClass
-from features.telemetry import (
-    Decoded,
-    Reason,
-    Rejected,
-    decode_arrow,
-    decode_jsonlines,
-    decode_wide_csv,
-    decode_wide_table,
-)
+from features.telemetry import Decoded, Reason, Rejected, count_readings
 from features.windows import NO_LIMIT, ShardBatch, ShardWindows, Silence, Step
+from features.wire import decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
 from flows.dispatch import Decision, Dispatcher
 from flows.metrics import Pipeline
 from flows.sources import Message
@@ -45,11 +40,17 @@ class Input:
         Asset of a wide table without an asset column.
     live
         Whether its readings must not lie in the future of the clock.
+    endless
+        Whether it should never fall silent, so that its age is worth an alert.
     """
 
     equipment: EquipmentClass | None = None
     asset: str = ""
     live: bool = False
+    endless: bool = False
+
+
+_PLAIN = Input()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +79,37 @@ class Decoder:
         By source; a source that is not named has the defaults of `Input`.
     pipeline
         Counts what came in.
+    clock
+        Seconds since 1970, for the age of endless inputs.
     """
 
-    def __init__(self, inputs: Mapping[str, Input], pipeline: Pipeline) -> None:
+    def __init__(self, inputs: Mapping[str, Input], pipeline: Pipeline, clock: Callable[[], float] = time.time) -> None:
         self._inputs = inputs
         self._pipeline = pipeline
+        self._clock = clock
+        # An input that never delivers is as old as the run.
+        for name, described in inputs.items():
+            if described.endless:
+                pipeline.input_seen.labels(name).set(clock())
 
     def __call__(self, message: Message) -> Telemetry:
         """Decode one message."""
         decoded = self._decode(message)
-        values = decoded.blocks.column("values").flatten().to_numpy(zero_copy_only=False)
-        self._pipeline.readings.inc(
-            int(np.count_nonzero(values == values)) + sum(rejected.readings for rejected in decoded.rejected)
-        )
+        if self._inputs.get(message.source, _PLAIN).endless:
+            self._pipeline.input_seen.labels(message.source).set(self._clock())
+        rejected = sum(one.readings for one in decoded.rejected)
+        self._pipeline.readings.inc(count_readings(decoded.blocks) + rejected)
         return Telemetry(message.source, decoded.blocks, decoded.rejected)
 
     def _decode(self, message: Message) -> Decoded:
+        described = self._inputs.get(message.source, _PLAIN)
         match message.wire:
             case "blocks":
                 return Decoded(message.payload)
             case "arrow":
                 return decode_arrow(message.payload, source=message.source)
             case "jsonl":
-                return decode_jsonlines(message.payload, source=message.source)
-        described = self._inputs[message.source]
+                return decode_jsonlines(message.payload, source=message.source, equipment=described.equipment)
         assert described.equipment is not None, "a wide table is opened with its class"
         decode = decode_wide_csv if message.wire == "csv" else decode_wide_table
         return decode(message.payload, described.equipment, asset=described.asset, source=message.source)
@@ -176,6 +184,8 @@ class Shard:
         Number of shards a class; fixed for the life of a recovery store.
     now_us
         The clock of a live run, None in a replay.
+    pipeline
+        Shows the event time that each input has reached.
     """
 
     def __init__(
@@ -185,8 +195,10 @@ class Shard:
         inputs: Mapping[str, Input],
         shards: int,
         now_us: Callable[[], int] | None,
+        pipeline: Pipeline,
     ) -> None:
         self._classes = classes
+        self._newest = pipeline.input_time
         self._class_of = class_of
         self._inputs = inputs
         self._shards = shards
@@ -212,8 +224,12 @@ class Shard:
     def _batches(self, source: str, blocks: pa.RecordBatch) -> Iterator[tuple[str, ShardBatch]]:
         column, signals = blocks.column("asset"), blocks.column("signal")
         names = column.dictionary.to_pylist()
-        number_of = np.array([self._number(name) for name in names], np.int32)
         asset = column.indices.to_numpy()
+        present = np.zeros(len(names), np.bool_)
+        present[asset] = True
+        number_of = np.array(
+            [self._number(n) if p else -1 for n, p in zip(names, present.tolist(), strict=True)], np.int32
+        )
         lists = blocks.column("values")
         offsets = lists.offsets.to_numpy().astype(np.int64)
         values = lists.values.to_numpy(zero_copy_only=False)
@@ -221,28 +237,44 @@ class Shard:
         period = blocks.column("period_us").to_numpy()
         count = np.diff(offsets)
         limit_us = NO_LIMIT
-        if self._now_us is not None and self._inputs.get(source, Input()).live:
+        if self._now_us is not None and self._inputs.get(source, _PLAIN).live:
             limit_us = self._now_us() + round(1e6 * min(c.future_s for c in self._classes.values()))
         end = start + np.maximum(count - 1, 0) * period
         end = np.where((end > limit_us) | (end < start), _NEVER, end)
         before = self._clock.get(source, _NEVER)
         clock = np.maximum(np.maximum.accumulate(end), before)
         self._clock[source] = int(clock[-1])
+        if clock[-1] > 0:
+            self._newest.labels(source).set(clock[-1] / 1e6)
         # One sort deals the blocks out and puts an asset's blocks together; a shard's part is then a slice.
         rank = np.empty(len(names), np.int64)
         rank[np.argsort(number_of, kind="stable")] = np.arange(len(names))
         ranked = rank[asset]
         order = np.argsort(ranked.astype(np.uint16) if len(names) <= 2**16 else ranked, kind="stable")
-        columns = [
+        asset, signal, start, period, first, count, clock = (
             column[order] for column in (asset, signals.indices.to_numpy(), start, period, offsets[:-1], count, clock)
-        ]
-        number = number_of[columns[0]]
-        bounds = np.flatnonzero(np.diff(number)) + 1
+        )
+        number = number_of[asset]
+        bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
         signal_names = signals.dictionary.to_pylist()
-        for first, last in zip([0, *bounds.tolist()], [*bounds.tolist(), len(number)], strict=True):
-            key = self._keys[number[first]]
-            part = (column[first:last] for column in columns)
-            yield key, ShardBatch(names, signal_names, *part, values, source, limit_us)
+        for i, j in itertools.pairwise(bounds):
+            yield (
+                self._keys[number[i]],
+                ShardBatch(
+                    names,
+                    signal_names,
+                    asset[i:j],
+                    signal[i:j],
+                    start[i:j],
+                    period[i:j],
+                    first[i:j],
+                    count[i:j],
+                    clock[i:j],
+                    values,
+                    source,
+                    limit_us,
+                ),
+            )
 
     def _number(self, asset: str) -> int:
         """Return the number of the key of an asset."""

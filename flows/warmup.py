@@ -30,7 +30,7 @@ def _run(equipment: EquipmentClass) -> None:
     detection = msgspec.structs.replace(equipment.detection, warm_up=10)
     short = msgspec.structs.replace(equipment, detection=detection)
     pipeline = Pipeline(CollectorRegistry())
-    deal = Shard({short.name: short}, lambda asset: short.name, {}, 1, None)
+    deal = Shard({short.name: short}, lambda asset: short.name, {}, 1, None, pipeline)
     window, score, assess = Window(short, pipeline), Score(short, pipeline), Assess(short, pipeline)
     batches = [item for _, (_, item) in deal(Telemetry("warm-up", _readings(short), []))]
     steps = [step for item in batches for step in window(item)]

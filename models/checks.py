@@ -52,10 +52,12 @@ def yield_checks() -> Iterator[Check]:
 
 
 def _windows(n: int, seed: int = 7, assets: int = ASSETS) -> NDArray[np.float64]:
-    """Return windows of shape (n, assets, FEATURES): the first two features go together, each asset has its own level."""
+    """Return windows of shape (n, assets, FEATURES): two features go together, each asset has its level."""
     x = np.random.default_rng(seed).normal(size=(n, assets, FEATURES))
     x[:, :, 1] = 0.8 * x[:, :, 0] + 0.6 * x[:, :, 1]
-    return x * np.array([1.0, 0.2, 5.0]) + np.arange(assets)[:, None] * 10.0 + 20.0
+    x *= np.array([1.0, 0.2, 5.0])
+    x += np.arange(assets)[:, None] * 10.0 + 20.0
+    return x
 
 
 def _rows(assets: int = ASSETS) -> NDArray[np.int32]:
@@ -71,7 +73,7 @@ def _learnt(factory: DetectorFactory, n: int = 2 * WARM_UP, assets: int = ASSETS
 
 
 def check_warms_up_first(factory: DetectorFactory) -> None:
-    """A detector that has seen less than the warm-up says that it cannot know; one that has seen it, does not."""
+    """Check that a detector cannot know before the end of the warm-up, and says so."""
     detector = factory(FEATURES, WARM_UP, 1)
     detector.grow(ASSETS)
     x = _windows(WARM_UP)
@@ -86,7 +88,7 @@ def check_warms_up_first(factory: DetectorFactory) -> None:
 
 
 def check_scoring_is_pure(factory: DetectorFactory) -> None:
-    """Scoring and explaining change neither the detector nor the windows."""
+    """Check that scoring and explaining change neither the detector nor the windows."""
     detector = _learnt(factory)
     x = _windows(3, seed=8)[0]
     before, untouched = x.copy(), copy.deepcopy(detector.state())
@@ -98,7 +100,7 @@ def check_scoring_is_pure(factory: DetectorFactory) -> None:
 
 
 def check_state_round_trip(factory: DetectorFactory) -> None:
-    """A detector that loads another's state goes on as that one does."""
+    """Check that a detector that loads another's state goes on as that one does."""
     detector = _learnt(factory)
     other = factory(FEATURES, WARM_UP, 1)
     state = detector.state()
@@ -111,7 +113,7 @@ def check_state_round_trip(factory: DetectorFactory) -> None:
 
 
 def check_missing_features(factory: DetectorFactory) -> None:
-    """NaN counts neither for nor against; a window of nothing else is not abnormal and teaches nothing."""
+    """Check that NaN counts neither for nor against, and that a window of nothing else teaches nothing."""
     detector = _learnt(factory)
     x = _windows(3, seed=8)[0]
     nothing = np.full_like(x, np.nan)
@@ -136,7 +138,7 @@ def check_missing_features(factory: DetectorFactory) -> None:
 
 
 def check_constant_input(factory: DetectorFactory) -> None:
-    """A feature that never moves gives finite scores, and none above 1 for what it always was."""
+    """Check that a feature that never moves gives finite scores, and none above 1 for what it always was."""
     detector = factory(FEATURES, WARM_UP, 1)
     detector.grow(ASSETS)
     x = np.full((ASSETS, FEATURES), 5.0)
@@ -149,7 +151,7 @@ def check_constant_input(factory: DetectorFactory) -> None:
 
 
 def check_huge_values(factory: DetectorFactory) -> None:
-    """A window of absurd values is finite in the score, and one that was learnt does not blind the detector for ever."""
+    """Check that absurd values have a finite score, and do not blind a detector that learnt them for ever."""
     detector = _learnt(factory)
     absurd = np.full((ASSETS, FEATURES), 1e12)
     assert np.isfinite(detector.score(_rows(), absurd)).all()
@@ -162,7 +164,7 @@ def check_huge_values(factory: DetectorFactory) -> None:
 
 
 def check_offset(factory: DetectorFactory) -> None:
-    """A large offset, such as a counter's, changes the scores by less than a hundredth."""
+    """Check that a large offset, such as a counter's, changes the scores by less than a hundredth."""
     plain, shifted = _learnt(factory), factory(FEATURES, WARM_UP, 1)
     shifted.grow(ASSETS)
     for x in _windows(2 * WARM_UP):
@@ -173,7 +175,7 @@ def check_offset(factory: DetectorFactory) -> None:
 
 
 def check_growth(factory: DetectorFactory) -> None:
-    """New assets begin with nothing, and those that were there do not notice."""
+    """Check that new assets begin with nothing, and that those that were there do not notice."""
     detector, still = _learnt(factory), _learnt(factory)
     for assets in range(ASSETS + 1, ASSETS + 6):
         detector.grow(assets)
@@ -184,19 +186,19 @@ def check_growth(factory: DetectorFactory) -> None:
 
 
 def check_bounded_memory(factory: DetectorFactory) -> None:
-    """What an asset has seen does not grow its state."""
+    """Check that an asset's state does not grow with what it has seen."""
     short, long = _learnt(factory, 2 * WARM_UP), _learnt(factory, 8 * WARM_UP)
     assert long.nbytes <= 1.25 * short.nbytes, f"{short.nbytes} bytes became {long.nbytes}"
 
 
 def check_seed(factory: DetectorFactory) -> None:
-    """The same seed and windows give the same scores."""
+    """Check that the same seed and windows give the same scores."""
     x = _windows(3, seed=8)[0]
     assert np.array_equal(_learnt(factory, seed=3).score(_rows(), x), _learnt(factory, seed=3).score(_rows(), x))
 
 
 def check_order_of_rows(factory: DetectorFactory) -> None:
-    """The order of assets within a call, and whether they come in one call or many, changes nothing."""
+    """Check that neither the order of assets in a call matters, nor whether they come in one call or many."""
     together, apart = _learnt(factory, WARM_UP), _learnt(factory, WARM_UP)
     order = np.array([2, 0, 3, 1])
     for x in _windows(WARM_UP, seed=9):
@@ -208,7 +210,7 @@ def check_order_of_rows(factory: DetectorFactory) -> None:
 
 
 def check_assets_are_separate(factory: DetectorFactory) -> None:
-    """What one asset goes through leaves no trace in another."""
+    """Check that what one asset goes through leaves no trace in another."""
     calm, stormy = _learnt(factory), _learnt(factory)
     for x in _windows(WARM_UP, seed=9):
         calm.learn(_rows(), x)
@@ -219,7 +221,7 @@ def check_assets_are_separate(factory: DetectorFactory) -> None:
 
 
 def check_explanation(factory: DetectorFactory) -> None:
-    """Shares are at least 0 and sum to 1 or are all 0; where there are any, the shifted feature has the largest."""
+    """Check that shares sum to 1 or are all 0, and that the largest is that of a feature that was shifted."""
     detector = _learnt(factory)
     for x in _windows(20, seed=9):
         share = detector.explain(_rows(), x)
@@ -234,7 +236,7 @@ def check_explanation(factory: DetectorFactory) -> None:
 
 
 def check_rebaseline(factory: DetectorFactory) -> None:
-    """A repaired asset warms up again, and is then judged by what it shows now."""
+    """Check that a repaired asset warms up again, and is then judged by what it shows now."""
     detector = _learnt(factory)
     detector.rebaseline(_rows()[:1])
     x = _windows(2 * WARM_UP, seed=9)
@@ -251,9 +253,10 @@ def check_rebaseline(factory: DetectorFactory) -> None:
 
 
 def check_finds_a_shift(factory: DetectorFactory) -> None:
-    """Scored before it is learnt, a shift of all features ranks above usual windows, so high is abnormal."""
+    """Check that a shift, scored before it is learnt, ranks above usual windows, so high is abnormal."""
     detector = _learnt(factory)
-    usual, shifted = [], []
+    usual: list[NDArray[np.float64]] = []
+    shifted: list[NDArray[np.float64]] = []
     for number, x in enumerate(_windows(200, seed=9)):
         if number % 20 >= 15:
             x += 5.0 * np.array([1.0, 0.2, 5.0])

@@ -1,7 +1,7 @@
 """What an anomaly detector promises: it judges a window against the asset's own past, and only then learns from it.
 
-A detector works on a whole shard at once: `score(rows, x)` and `learn(rows, x)` take one window for each of some assets.
-Assets never influence one another. `models.checks` holds the contract as tests that every detector must pass.
+A detector works on a whole shard at once: `score(rows, x)` and `learn(rows, x)` take one window for each of some of its
+assets. Assets never influence one another. `models.checks` holds the contract as tests that every detector must pass.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,13 @@ PRINCIPAL = 0.9
 """Share of the variance that the principal components explain; what is left is residual."""
 
 SMALLEST = 1e-3
-"""Smallest eigenvalue of a correlation matrix that is believed; pairs of features seldom seen together may give less."""
+"""Smallest eigenvalue of a correlation matrix that is believed; features seldom seen together may give less."""
 
 ENOUGH = 5.0
 """Independent observations with which a feature's frozen mean and spread are fixed."""
+
+SELDOM = 10
+"""A feature takes part once it has been seen in a tenth of the warm-up's windows, but at least in so many."""
 
 REFRESH = 64
 """Windows learnt between two decompositions of the covariance, which cost 60 microseconds; 256 once it is settled."""
@@ -43,7 +46,7 @@ class State(NamedTuple):
     """One row an asset; D features, their D (D + 1) / 2 pairs row by row of the lower triangle."""
 
     learnt: NDArray[np.int32]  # (A,)
-    count: NDArray[np.int32]  # (A, D)
+    seen: NDArray[np.int32]  # (A, D)
     mean: NDArray[np.float64]
     var: NDArray[np.float64]
     step: NDArray[np.float64]
@@ -53,26 +56,27 @@ class State(NamedTuple):
     form: NDArray[np.float32]  # (A, pairs) score = sqrt(z' form z)
     frozen_mean: NDArray[np.float64]
     frozen_sd: NDArray[np.float32]  # 0 = not in
-    frozen_count: NDArray[np.int32]
+    frozen_seen: NDArray[np.int32]
     frozen_form: NDArray[np.float32]
 
 
 class Hotelling(ArrayDetector):
     """Says how far the features of a window lie together from what is usual for this asset, sum and pattern both.
 
-    T2 measures the distance within the principal components, Q what they do not explain, and their sum over their
-    limits is one quadratic form [1]_, [2]_. Its root, over its own limit, is the score: 1 = the alarm level, and twice the
+    T2 measures the distance within the principal components, Q what they do not explain; their sum, each over its own
+    limit, is one quadratic form [1]_, [2]_. Its root over its limit is the score: 1 = the alarm level, and twice the
     deviation is twice the score. High = abnormal.
 
-    Each asset has two references of its own. The *adaptive* one follows with `memory`. In the *frozen* one a feature is fixed
-    once it has shown `warm_up` windows or a tenth of them with enough independent values, and stays until `rebaseline`. The score
-    is the larger of both, so that a fast change shows against the first and slow wear against the second. A feature that
-    is seen too seldom, or that has only drifted since the start, stays out until it is known (`models.reference`).
-    A missing feature is reconstructed from the others where it disturbs least, so that it counts neither for nor against.
+    Each asset has two references. The *adaptive* one follows with `memory`. In the *frozen* one a feature is fixed at
+    the end of the warm-up, or as soon as it is known, and stays until `rebaseline`. The score is the larger of both, so
+    that a fast change shows against the first and slow wear against the second. A feature that is seldom seen stays out
+    at first; one that has only drifted since the start counts little, however many windows there were (see
+    `models.reference`). A missing feature is taken to be what the others make least abnormal, so that it counts neither
+    for nor against [3]_.
 
-    The limits are theory (normal features) at `above`, from at least 10 independent observations; calibration to the share of
-    healthy windows that really lie above follows. Fails on features with several regimes: give those a condition.
-    Costs about 1 microsecond a window, and 4 D2 + 90 D bytes an asset.
+    The limits are theory, for normal features; calibration to the share of healthy windows that lie above follows.
+    Fails on features with several regimes: give those a condition. Costs 2 microseconds a window, and 6 D2 + 64 D bytes
+    an asset.
 
     Parameters
     ----------
@@ -148,7 +152,7 @@ def _empty(d: int) -> State:
     one = np.zeros((0, d))
     return State(
         learnt=np.zeros(0, np.int32),
-        count=np.zeros((0, d), np.int32),
+        seen=np.zeros((0, d), np.int32),
         mean=one,
         var=one,
         step=one,
@@ -158,7 +162,7 @@ def _empty(d: int) -> State:
         form=np.zeros((0, pairs), np.float32),
         frozen_mean=one,
         frozen_sd=np.zeros((0, d), np.float32),
-        frozen_count=np.zeros((0, d), np.int32),
+        frozen_seen=np.zeros((0, d), np.int32),
         frozen_form=np.zeros((0, pairs), np.float32),
     )
 
@@ -235,23 +239,23 @@ def _decompose(
 @kernel
 def _refresh(row: int, s: State, memory: float, quantile: float, enough: int) -> None:
     """Renew the adaptive form, and let features that are now known into the frozen reference."""
-    d = s.count.shape[1]
+    d = s.seen.shape[1]
     inside = np.zeros(d, np.bool_)
     frozen = np.zeros(d, np.bool_)
     new = False
     least = memory
     least_frozen = memory
     for j in range(d):
-        independent = effective(float(s.count[row, j]), s.var[row, j], s.step[row, j], memory)
+        independent = effective(float(s.seen[row, j]), s.var[row, j], s.step[row, j], memory)
         sd = spread(s.mean[row, j], s.var[row, j], independent)
-        inside[j] = s.count[row, j] >= enough and sd < np.inf
+        inside[j] = s.seen[row, j] >= enough and sd < np.inf
         s.sd[row, j] = sd if inside[j] else 0.0
         if inside[j]:
             least = min(least, independent)
         if inside[j] and independent >= ENOUGH and s.frozen_sd[row, j] == 0.0:
             s.frozen_mean[row, j] = s.mean[row, j]
             s.frozen_sd[row, j] = sd
-            s.frozen_count[row, j] = s.count[row, j]
+            s.frozen_seen[row, j] = s.seen[row, j]
             new = True
         frozen[j] = s.frozen_sd[row, j] > 0.0
         if frozen[j]:
@@ -276,7 +280,7 @@ def _learn(
             if np.isfinite(x[i, j]):
                 seen = True
                 deviation[j], weight[j] = follow(
-                    x[i, j], memory, j, s.count[row], s.mean[row], s.var[row], s.step[row], s.last[row]
+                    x[i, j], memory, j, s.seen[row], s.mean[row], s.var[row], s.step[row], s.last[row]
                 )
         if not seen:
             continue
@@ -290,7 +294,7 @@ def _learn(
         s.learnt[row] += 1
         n = s.learnt[row]
         if n >= warm_up and (n - warm_up) % (REFRESH if n < SETTLED else 4 * REFRESH) == 0:
-            _refresh(row, s, memory, quantile, max(10, warm_up // 10))
+            _refresh(row, s, memory, quantile, max(SELDOM, warm_up // 10))
 
 
 @kernel
@@ -298,7 +302,7 @@ def _standardise(
     x: NDArray[np.float64],
     mean: NDArray[np.float64],
     sd: NDArray[np.float32],
-    count: NDArray[np.int32],
+    seen: NDArray[np.int32],
     form: NDArray[np.float32],
     z: NDArray[np.float64],
     missing: NDArray[np.bool_],
@@ -314,7 +318,7 @@ def _standardise(
                 missing[j] = True
                 some = True
             else:
-                z[j] = standardised(x[j] - mean[j], float(sd[j]), float(count[j]))
+                z[j] = standardised(x[j] - mean[j], float(sd[j]), float(seen[j]))
     if some:
         for _ in range(SWEEPS):
             for j in range(d):
@@ -352,9 +356,9 @@ def _both(
 ) -> tuple[float, bool]:
     """Return the larger index of both references, and whether it is the frozen one's; z becomes its deviations."""
     missing = np.empty(len(z), np.bool_)
-    _standardise(x, s.mean[row], s.sd[row], s.count[row], s.form[row], z, missing)
+    _standardise(x, s.mean[row], s.sd[row], s.seen[row], s.form[row], z, missing)
     adaptive = _index(s.form[row], z)
-    _standardise(x, s.frozen_mean[row], s.frozen_sd[row], s.frozen_count[row], s.frozen_form[row], other, missing)
+    _standardise(x, s.frozen_mean[row], s.frozen_sd[row], s.frozen_seen[row], s.frozen_form[row], other, missing)
     frozen = _index(s.frozen_form[row], other)
     if frozen > adaptive:
         z[:] = other
@@ -374,9 +378,7 @@ def _score(rows: NDArray[np.int32], x: NDArray[np.float64], s: State, warm_up: i
 
 
 @kernel
-def _explain(
-    rows: NDArray[np.int32], x: NDArray[np.float64], s: State, warm_up: int, out: NDArray[np.float64]
-) -> None:
+def _explain(rows: NDArray[np.int32], x: NDArray[np.float64], s: State, warm_up: int, out: NDArray[np.float64]) -> None:
     d = x.shape[1]
     z = np.empty(d)
     other = np.empty(d)
@@ -396,5 +398,3 @@ def _explain(
         if total > 0.0:
             for j in range(d):
                 out[i, j] /= total
-
-

@@ -29,8 +29,9 @@ class RiverDetector:
     """Runs one river detector an asset: to try an algorithm before it is worth writing it for a whole shard.
 
     river scores one dict at a time on a scale of its own. Here the second half of the warm-up is scored before it is
-    learnt; 0 is the mean of those scores, and 1 the quantile of an exponential tail with their mean and deviation, which go
-    on to follow normal windows with `memory`. High = abnormal; calibration follows. It cannot explain: all shares are 0.
+    learnt; 0 is the mean of those scores, and 1 the quantile of an exponential tail with their mean and deviation,
+    which go on to follow normal windows with `memory`. High = abnormal; calibration follows. It cannot explain: all
+    shares are 0.
 
     Slow, and only as bounded as the detector: measured with half-space trees (10 of height 8, 16 features), 40
     microseconds a window, 20 milliseconds and 1.3 MB an asset, about 200 and 400 times those of
@@ -39,8 +40,8 @@ class RiverDetector:
     Parameters
     ----------
     factory
-        Returns a new detector, or a pipeline that ends in one; it must seed it itself, and must not import river before it
-        is called if the import's 0.9 s and 80 MB matter.
+        Returns a new detector, or a pipeline that ends in one, seeded. It should import river itself, which takes
+        0.9 s and 80 MB, so that only those who use it pay for it.
     n_features
         Number of features D; river sees them as ``"0"`` to ``"D-1"``, without the missing ones.
     warm_up

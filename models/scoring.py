@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import kernel
-from features.signals import Detection, EquipmentClass
+from features.signals import ClassFileError, Detection, EquipmentClass
 from features.windows import ClosedWindows
 from models.cusum import Cusum
 from models.detector import Detector, StateError
@@ -22,6 +22,7 @@ __all__ = ["DETECTORS", "Scored", "Scorer"]
 VERSION = 1
 
 Factory = Callable[[Detection, int], Detector]
+
 
 def _share(detection: Detection) -> float:
     """Return the share of healthy windows that each detector may call: together they may call what the class allows."""
@@ -74,10 +75,12 @@ class Scorer:
 
     The score of a window is the highest of its detectors, since each sees what the others cannot: a pattern, a rare
     combination, a small shift that lasts. Each may call an equal part of the share of healthy windows that the class
-    allows, so that all together call at most that (Bonferroni). While an asset warms up all its windows are learnt, but none may pull further than
-    `models.reference.CLIP` deviations. A window above 1 is never learnt. The result depends neither on how the windows
-    are split into calls nor on other assets. That 1 is the level that the class asks for is theory so far: calibration
-    on healthy windows follows.
+    allows, so that all together call at most that (Bonferroni). That this share comes out in service is theory so far:
+    calibration on healthy windows follows.
+
+    A window above 1 is never learnt. While an asset warms up all its windows are, but none may pull further than
+    `models.reference.CLIP` deviations. Out of service an asset says nothing about itself: its features count as
+    missing. The result depends neither on how the windows are split into calls nor on other assets.
 
     Parameters
     ----------
@@ -85,13 +88,26 @@ class Scorer:
         The class.
     seed
         Seed of detectors that draw.
+
+    Raises
+    ------
+    ClassFileError
+        If the class names a detector that does not exist.
     """
 
     def __init__(self, equipment: EquipmentClass, seed: int = 0) -> None:
         detection = equipment.detection
+        unknown = set(detection.detectors) - set(DETECTORS)
+        if unknown:
+            raise ClassFileError(
+                f"class {equipment.name!r}: $.detection.detectors: no detector is called {min(unknown)!r}, "
+                f"there are {sorted(DETECTORS)}"
+            )
         self.equipment = equipment
         self.detectors: dict[str, Detector] = {n: DETECTORS[n](detection, seed) for n in detection.detectors}
         self._columns, self._conditions = _picks(equipment)
+        states = equipment.states
+        self._out_of_service = () if states is None else states.stopped + states.maintenance
         self._alpha = 2.0 / (detection.smoothing + 1.0)
         self._smooth = np.zeros((0, 2, len(detection.features)))
 
@@ -152,15 +168,17 @@ class Scorer:
             detector.load(state["detectors"][name])
 
     def _grow(self, assets: int) -> None:
-        if assets > len(self._smooth):
-            more = np.zeros((assets - len(self._smooth), *self._smooth.shape[1:]))
+        room = len(self._smooth)
+        if assets > room:
+            more = np.zeros((max(assets - room, room // 8), *self._smooth.shape[1:]))
             self._smooth = np.concatenate((self._smooth, more))
             for detector in self.detectors.values():
                 detector.grow(assets)
 
     def _features(self, windows: ClosedWindows) -> NDArray[np.float64]:
-        """Pick the detection features; unknown where their condition does not hold; smooth them."""
+        """Pick the detection features, unknown out of service and where their condition does not hold; smooth them."""
         x = windows.features[:, self._columns]
+        x[np.isin(windows.state_code, self._out_of_service)] = np.nan
         for column, feature, low, high in self._conditions:
             value = windows.features[:, feature]
             x[~((value >= low) & (value <= high)), column] = np.nan

@@ -47,7 +47,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 DRIFT_PRIOR = 0.02
 """Standard deviation of the drift of an asset that has just been commissioned, a day: healthy until it shows."""
-DRIFT_CHANGE = 0.05
+DRIFT_CHANGE = 0.06
 """How much the drift may change in a day, one standard deviation (1/day per square root of a day)."""
 DRIFT_MEMORY = 10.0
 """Days in which a drift that is no longer seen is forgotten."""
@@ -57,7 +57,7 @@ DIFFUSION_PRIOR_DAYS = 3.0
 DIFFUSION_MEMORY = 7.0
 LIMIT_SPREAD = 0.1
 """Scatter of the failure limit between assets, one standard deviation: no two break at the same wear."""
-REJECT = 4.0
+REJECT = 3.0
 """Innovations beyond this many standard deviations are taken for a spell, not for wear."""
 SHIFT_AFTER = 6
 """Rejected observations in a row after which the new level is accepted: as a shift, which says nothing of the drift."""

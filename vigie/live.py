@@ -22,6 +22,7 @@ def demo(given: argparse.Namespace) -> int:
     from flows.runs import Live
     from flows.simulator.fleet import Fleet, FleetPlan
     from flows.simulator.source import SimulatorSource
+    from flows.steps import Input
     from flows.warmup import compile_kernels
 
     if given.lifts + given.boilers == 0:
@@ -45,6 +46,7 @@ def demo(given: argparse.Namespace) -> int:
             classes=classes,
             register=fleet.register,
             sources={"simulator": SimulatorSource(plan, given.speed, stop)},
+            inputs={"simulator": Input(endless=True)},
             address=given.address,
         )
         _serve(
