@@ -92,17 +92,17 @@ def roles_of(names: Sequence[str], equipment: EquipmentClass) -> Roles:
     meaning = {alias: name for name, signal in equipment.signals.items() for alias in signal.columns}
     meaning |= {name: name for name in equipment.signals}
     meaning = {name: s for name, s in meaning.items() if name not in (layout.time, layout.asset, *layout.ignore)}
-    if layout.time not in names:
-        seen = ", ".join(map(repr, names[:6]))
-        raise TelemetryError(
-            f"there is no time column {layout.time!r} in the header ({seen}): "
-            f"name it in [table] time of the class {equipment.name!r}"
-        )
     signals = tuple((number, meaning[name]) for number, name in enumerate(names) if name in meaning)
     if not signals:
         expected = ", ".join(list(meaning)[:4])
         raise TelemetryError(
             f"the header has none of the columns of the class {equipment.name!r}: expected some of {expected}, ..."
+        )
+    if layout.time not in names:
+        seen = ", ".join(map(repr, names[:6]))
+        raise TelemetryError(
+            f"there is no time column {layout.time!r} in the header ({seen}): "
+            f"name it in [table] time of the class {equipment.name!r}"
         )
     found: dict[str, str] = {}
     for number, signal in signals:

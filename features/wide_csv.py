@@ -36,7 +36,7 @@ def header_names(header: bytes, separator: str) -> list[str]:
     """
     try:
         line = header.decode("utf-8-sig").rstrip("\r\n")
-        [names] = csv.reader([line], delimiter=separator, strict=True)
+        [names] = csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True)
     except (UnicodeDecodeError, csv.Error, ValueError):
         raise TelemetryError(f"the first line is no header of a table: {_excerpt(header)}") from None
     if any(not c.isprintable() for name in names for c in name):

@@ -80,14 +80,14 @@ def score_file(
     open_check(path, equipment)
     pipeline = Pipeline(CollectorRegistry())
     source = FileSource([path], equipment)
-    rows = ScoreRows(out, equipment)
+    rows = ScoreRows(out, equipment, failed=lambda: source.failure is not None)
     monitor = Monitor(
         classes={equipment.name: equipment},
         class_of=lambda name: equipment.name,
         pipeline=pipeline,
         inputs={str(path): Input(equipment, asset or asset_of(path))},
     )
-    sinks = Sinks(scores=rows, dead_letters=None if dead_letters is None else DeadLetterSink(dead_letters))
+    sinks = Sinks(scores=rows, dead_letters=None if dead_letters is None else DeadLetterSink(dead_letters, monitor.class_of))
     if started is not None:
         started(source)
     run_main(build(monitor, {"file": source}, sinks), epoch_interval=EPOCH)
@@ -146,7 +146,7 @@ class Live:
         )
         sinks = Sinks(
             metrics=FleetSink(self.fleet),
-            dead_letters=None if self.dead_letters is None else DeadLetterSink(self.dead_letters),
+            dead_letters=None if self.dead_letters is None else DeadLetterSink(self.dead_letters, self._class_of),
             archive=None if self.archive is None else ArchiveSink(self.archive, self.classes),
         )
         flow = build(monitor, self.sources, sinks)

@@ -410,8 +410,9 @@ def _assess(
                 for i in range(len(k.column)):
                     levels[i] = close_level(k, memory.references, a, i, p.open_step[a])
                 for m in range(modes):
-                    if combine(k, memory.references, a, m, levels, mode_level):
-                        _foresee(c, memory, a, m, end_us, mode_level, distances)
+                    spoke = combine(k, memory.references, a, m, levels, mode_level)
+                    if spoke > 0:
+                        _foresee(c, memory, a, m, end_us, mode_level, spoke > 1, distances)
                         if not warming[n] and not math.isnan(p.probability[a, m, 0]):
                             _judge(k, c, memory, a, m, n, end_us, start_us[n], out)
             p.open_step[a] = step
@@ -478,15 +479,16 @@ def _foresee(
     m: int,
     at_us: int,
     mode_level: NDArray[np.float64],
+    seconded: bool,
     distances: NDArray[np.float64],
 ) -> None:
     """Learn from the level of a failure mode, and say what follows from it."""
     t, p = memory.trend, memory.prognosis
-    observe(t, a, m, at_us, float(DAY_STEPS * c.step_us), mode_level[0], mode_level[1])
+    observe(t, a, m, at_us, float(DAY_STEPS * c.step_us), mode_level[0], mode_level[1], seconded)
     p.health[a, m] = min(1.0, max(0.0, 1.0 - t.level[a, m]))
     if t.seen[a, m] < ENOUGH:
         return
-    limit_distances(t.level[a, m], t.p_level[a, m] + mode_level[2], distances)
+    limit_distances(t.level[a, m] - t.offset[a, m], t.p_level[a, m] + mode_level[2], distances)
     drift, drift_sd, diffusion = t.drift[a, m], math.sqrt(t.p_drift[a, m]), variance_a_day(t, a, m)
     least = 0.0
     for h in range(len(c.horizons)):
@@ -499,9 +501,10 @@ def _foresee(
 def _judge(
     k: Indicators, c: _Terms, memory: _Memory, a: int, m: int, n: int, end_us: int, window_us: int, out: _Out
 ) -> None:
-    e, p = memory.episodes, memory.prognosis
-    probability = p.probability[a, m, c.paging]
-    change = judge(e, a, m, end_us, window_us, c.step_us, probability, p.health[a, m], c.ticket, c.page)
+    e, t = memory.episodes, memory.trend
+    probability = memory.prognosis.probability[a, m, c.paging]
+    worn = t.level[a, m] - t.offset[a, m]
+    change = judge(e, a, m, end_us, window_us, c.step_us, probability, worn, c.ticket, c.page)
     if change != 0:
         _record(k, c, memory, a, m, n, _OPEN if change > 0 else _WITHDRAWN, out)
 

@@ -21,8 +21,8 @@ ALLOWANCE = 1.0
 
 Weather and traffic move a healthy asset by half a deviation for days; the usual 0.5 would add that up to an alarm."""
 
-CLIP = 5.0
-"""Deviations that one window adds at most, so that a single outlier does not fill a sum (Lucas and Crosier 1982)."""
+CLIP = 3.0
+"""Deviations that count at most in one window, so that a single outlier fills no sum (Lucas and Crosier 1982)."""
 
 SELDOM = 10
 """A feature takes part once it has been seen in a tenth of the warm-up's windows, but at least in so many."""

@@ -2,7 +2,7 @@
 
 An episode opens as a ticket or as a page when the probability of failure in the paging horizon has been above the
 class's threshold in `PERSISTENCE` steps one after the other, so a single spike wakes nobody, and when the wear shows:
-the health has fallen below `VISIBLE`. Within an episode the rung only rises. It ends withdrawn when the probability has
+`TICKET_WORN` or `PAGE_WORN` of the way to failure has been gone. Within an episode the rung only rises. It ends withdrawn when the probability has
 stayed below half the ticket's threshold for a day of 24 steps, failed when the asset stops, repaired when it comes back
 from maintenance. What a technician says of it comes with the interventions.
 """
@@ -36,8 +36,8 @@ RUNGS = ("none", "ticket", "page")
 
 PERSISTENCE = 3
 """Steps in a row above the threshold before an episode opens or rises."""
-VISIBLE = 0.9
-"""Health above which nobody is told, however fast it falls: a trend that has not gone anywhere is noise."""
+TICKET_WORN, PAGE_WORN = 0.1, 0.2
+"""Degradation below which there is no ticket and no page, however fast it rises: what has not gone far may be noise."""
 CALM_STEPS = 24
 """Steps below half the ticket's threshold after which an episode is withdrawn."""
 
@@ -77,7 +77,7 @@ def judge(
     window_us: int,
     step_us: int,
     probability: float,
-    health: float,
+    worn: float,
     ticket: float,
     page: float,
 ) -> int:
@@ -89,14 +89,15 @@ def judge(
         End of the step.
     window_us
         Start of the window that closed it: the event time at which an episode opens.
-    probability, health
-        Of the failure mode, the probability in the paging horizon.
+    probability
+        That the failure mode ends in a breakdown within the paging horizon.
+    worn
+        Its degradation.
     ticket, page
         The class's thresholds.
     """
-    shows = health < VISIBLE
-    e.tickets[a, m] = e.tickets[a, m] + 1 if shows and probability >= ticket else 0
-    e.pages[a, m] = e.pages[a, m] + 1 if shows and probability >= page else 0
+    e.tickets[a, m] = e.tickets[a, m] + 1 if worn > TICKET_WORN and probability >= ticket else 0
+    e.pages[a, m] = e.pages[a, m] + 1 if worn > PAGE_WORN and probability >= page else 0
     wanted = NONE
     if e.pages[a, m] >= PERSISTENCE:
         wanted = PAGE

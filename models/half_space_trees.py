@@ -76,7 +76,7 @@ class HalfSpaceTrees(ArrayDetector):
     on windows that are unusual in several features at once. One feature among many it only ranks higher, and a slow
     drift it follows: those are for Hotelling and CUSUM. It needs a mass profile of independent windows, and alarms too
     often where few were learnt that are smoothed over many.
-    Costs about 1.5 microseconds a window, and 1.9 kB + 44 D bytes an asset with 15 trees of height 5.
+    Costs about 1.5 microseconds a window, and 1.9 kB + 40 D bytes an asset with 15 trees of height 5.
 
     Parameters
     ----------

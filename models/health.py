@@ -252,10 +252,8 @@ def _freeze(k: Indicators, r: References, a: int, i: int) -> None:
 
 
 @kernel
-def combine(
-    k: Indicators, r: References, a: int, m: int, levels: NDArray[np.float64], out: NDArray[np.float64]
-) -> bool:
-    """Write the degradation of a failure mode, its variance and that of its reference; False where nothing is known.
+def combine(k: Indicators, r: References, a: int, m: int, levels: NDArray[np.float64], out: NDArray[np.float64]) -> int:
+    """Write the degradation of a failure mode, its variance and that of its reference; return how many indicators spoke.
 
     Parameters
     ----------
@@ -263,22 +261,24 @@ def combine(
         Degradation of each indicator of the class in this step, NaN where it has none.
     """
     weights = total = squares = noise = error = 0.0
+    spoke = 0
     for i in range(k.first[m], k.first[m + 1]):
         value = levels[i]
         if math.isnan(value):
             continue
         weight = 1.0 / (r.variance[a, i] + PEERS**2)
+        spoke += 1
         weights += weight
         total += weight * value
         squares += weight * value * value
         noise += weight * weight * r.variance[a, i]
         error += weight * weight * r.error[a, i]
-    if weights == 0.0:
-        return False
+    if spoke == 0:
+        return 0
     mean = total / weights
     apart = max(0.0, squares / weights - mean * mean)
     # Two that agree count in full; of one that goes alone, among two, a quarter.
     out[0] = mean * max(0.0, 1.0 - 0.5 * math.sqrt(apart) / max(abs(mean), 1e-300))
     out[1] = noise / (weights * weights)
     out[2] = error / (weights * weights) + apart
-    return True
+    return spoke

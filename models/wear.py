@@ -70,9 +70,10 @@ FARTHEST = 91.0
 class Trend(NamedTuple):
     """Level and drift of the degradation, arrays of shape ``(assets, failure_modes)``.
 
-    `level` and `drift` with their covariance `p_level`, `p_cross`, `p_drift`; `at_us` of the last observation (-1
-    none); `seen` observations; `odd` rejected ones in a row, negative below; the daily increments: `day_level`,
-    `day_us` of the last one, sum of squares `rough` of `rough_days`.
+    `level` and `drift` with their covariance `p_level`, `p_cross`, `p_drift`; `offset`, the part of the level that is
+    taken for a sensor's; `at_us` of the last observation (-1 none); `seen` observations; `odd` rejected ones in a row,
+    negative below; of the daily increments `day_level` and `day_us` of the last, and the sum of squares `rough` of
+    `rough_days`.
     """
 
     level: NDArray[np.float64]
@@ -80,6 +81,7 @@ class Trend(NamedTuple):
     p_level: NDArray[np.float64]
     p_cross: NDArray[np.float64]
     p_drift: NDArray[np.float64]
+    offset: NDArray[np.float64]
     at_us: NDArray[np.int64]
     seen: NDArray[np.int32]
     odd: NDArray[np.int32]
@@ -98,6 +100,7 @@ def new_trend(assets: int, modes: int) -> Trend:
         p_level=np.zeros(shape),
         p_cross=np.zeros(shape),
         p_drift=np.zeros(shape),
+        offset=np.zeros(shape),
         at_us=np.zeros(shape, np.int64),
         seen=np.zeros(shape, np.int32),
         odd=np.zeros(shape, np.int32),
@@ -115,7 +118,7 @@ def new_trend(assets: int, modes: int) -> Trend:
 @kernel
 def reset(t: Trend, a: int, m: int) -> None:
     """Forget the wear of an asset: it is new, or has been repaired."""
-    t.level[a, m] = t.drift[a, m] = t.p_cross[a, m] = 0.0
+    t.level[a, m] = t.drift[a, m] = t.p_cross[a, m] = t.offset[a, m] = 0.0
     t.p_level[a, m] = 0.05**2
     t.p_drift[a, m] = DRIFT_PRIOR**2
     t.at_us[a, m] = t.day_us[a, m] = -1
@@ -132,11 +135,12 @@ def unsettle(t: Trend, a: int, m: int) -> None:
 
 
 @kernel
-def observe(t: Trend, a: int, m: int, at_us: int, day_us: float, value: float, variance: float) -> None:
+def observe(t: Trend, a: int, m: int, at_us: int, day_us: float, value: float, variance: float, seconded: bool) -> None:
     """Learn from one observed degradation.
 
     An observation far off what was expected is left out. When `SHIFT_AFTER` of them in a row agree, the level moves
-    there at once and the drift learns nothing from it: wear does not jump, an offset of a sensor does.
+    there at once and the drift learns nothing from it: wear does not jump, an offset of a sensor does. A jump up that no
+    second indicator confirms is taken for that: the level shows it, but the failure limit moves along.
 
     Parameters
     ----------
@@ -146,6 +150,8 @@ def observe(t: Trend, a: int, m: int, at_us: int, day_us: float, value: float, v
         Microseconds of a day of 24 steps.
     value, variance
         The degradation, and the variance of its error.
+    seconded
+        Whether more than one indicator speaks in it.
     """
     if t.at_us[a, m] < 0:
         t.at_us[a, m] = at_us
@@ -169,6 +175,8 @@ def observe(t: Trend, a: int, m: int, at_us: int, day_us: float, value: float, v
             t.level[a, m], t.drift[a, m] = level, drift
             t.p_level[a, m], t.p_cross[a, m], t.p_drift[a, m] = p_level, p_cross, p_drift
             return
+        if not seconded:
+            t.offset[a, m] += innovation
         p_level += innovation * innovation
         p_cross = 0.0
         spread = p_level + variance
@@ -178,6 +186,7 @@ def observe(t: Trend, a: int, m: int, at_us: int, day_us: float, value: float, v
     gain_drift = p_cross / spread
     t.level[a, m] = level + gain_level * innovation
     t.drift[a, m] = drift + gain_drift * innovation
+    t.offset[a, m] = min(max(t.offset[a, m], 0.0), max(t.level[a, m], 0.0))
     t.p_level[a, m] = p_level * (1.0 - gain_level)
     t.p_cross[a, m] = p_cross * (1.0 - gain_level)
     t.p_drift[a, m] = p_drift - gain_drift * p_cross

@@ -12,9 +12,10 @@ from models.episodes import (
     CALM_STEPS,
     NONE,
     PAGE,
+    PAGE_WORN,
     PERSISTENCE,
     TICKET,
-    VISIBLE,
+    TICKET_WORN,
     close,
     episode_id,
     judge,
@@ -37,10 +38,10 @@ class Case:
     def rung(self) -> int:
         return int(self.e.rung[0, 0])
 
-    def see(self, probability: float, health: float = WORN) -> int:
+    def see(self, probability: float, worn: float = WORN) -> int:
         self.step += 1
         at = self.step * STEP_US
-        change = judge(self.e, 0, 0, at, at + 1, STEP_US, probability, health, 0.3, 0.6)
+        change = judge(self.e, 0, 0, at, at + 1, STEP_US, probability, worn, 0.3, 0.6)
         if change < 0:
             close(self.e, 0, 0)
         return change
@@ -70,8 +71,11 @@ def test_what_persists_opens_as_a_ticket_and_rises_once() -> None:
 
 def test_a_trend_that_has_gone_nowhere_wakes_nobody() -> None:
     case = Case()
-    assert not any(case.see(1.0, VISIBLE) for _ in range(50))
+    assert not any(case.see(1.0, TICKET_WORN) for _ in range(50))
     assert case.rung == NONE
+    for _ in range(50):
+        case.see(1.0, PAGE_WORN)
+    assert case.rung == TICKET
 
 
 def test_it_is_withdrawn_after_a_calm_day_and_not_before() -> None:
@@ -91,8 +95,8 @@ def test_it_is_withdrawn_after_a_calm_day_and_not_before() -> None:
 def test_within_an_episode_the_rung_only_rises(seen: Sequence[tuple[float, float]]) -> None:
     case = Case()
     before = NONE
-    for probability, health in seen:
-        change = case.see(probability, health)
+    for probability, worn in seen:
+        change = case.see(probability, worn)
         if change == 1:
             assert case.rung > before
         elif change == -1:

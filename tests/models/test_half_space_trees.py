@@ -92,3 +92,17 @@ def test_a_window_unusual_in_several_features_is_above_the_alarm_level() -> None
     worn = detector.score(rows, rng.normal(size=(assets, 5)) + 5.0)
     assert (usual > 1.0).mean() < 0.004
     assert (worn > 1.0).mean() > 0.9
+
+
+def test_a_window_that_lacks_most_features_is_no_combination() -> None:
+    rng = np.random.default_rng(3)
+    detector, row = HalfSpaceTrees(4, warm_up=90), np.zeros(1, np.int32)
+    detector.grow(1)
+    standing = np.array([[20.0, np.nan, np.nan, np.nan]])
+    for x in rng.normal(size=(90, 1, 4)):
+        detector.learn(row, x)
+        for _ in range(10):
+            detector.learn(row, standing)
+    assert detector.state()["learnt"][0] == 90
+    assert detector.score(row, standing)[0] == 0.0
+    assert detector.score(row, np.full((1, 4), 0.1))[0] > 0.0

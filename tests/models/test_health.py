@@ -161,7 +161,7 @@ def test_the_condition_decides_which_windows_speak() -> None:
 
 def mode_of(rig: Rig, levels: NDArray[np.float64]) -> NDArray[np.float64] | None:
     out = np.full(3, np.nan)
-    return out if combine(rig.k, rig.r, 0, 0, levels, out) else None
+    return out if combine(rig.k, rig.r, 0, 0, levels, out) > 0 else None
 
 
 def two() -> Rig:

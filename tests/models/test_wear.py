@@ -37,11 +37,11 @@ spreads = st.floats(0.0, 0.5)
 diffusions = st.floats(1e-4, 0.1)
 
 
-def follow(values: NDArray[np.float64], sd: float = 0.03, every: int = 1) -> Trend:
+def follow(values: NDArray[np.float64], sd: float = 0.03, every: int = 1, seconded: bool = True) -> Trend:
     """Observe one value an hour, or every so many hours."""
     trend = new_trend(1, 1)
     for hour, value in enumerate(values):
-        observe(trend, 0, 0, hour * every * HOUR_US, DAY_US, float(value), sd**2)
+        observe(trend, 0, 0, hour * every * HOUR_US, DAY_US, float(value), sd**2, seconded)
     return trend
 
 
@@ -168,6 +168,15 @@ def test_an_offset_is_a_new_level_but_no_drift() -> None:
     assert abs(early.drift[0, 0]) < 0.05
 
 
+def test_a_jump_that_nobody_seconds_is_the_sensor_s() -> None:
+    values = np.random.default_rng(5).normal(0.0, 0.02, 300)
+    values[100:200] += 0.5
+    assert follow(values[:200], seconded=False).offset[0, 0] == pytest.approx(0.5, abs=0.05)
+    assert follow(values[:200], seconded=True).offset[0, 0] == 0.0
+    assert follow(values, seconded=False).offset[0, 0] == pytest.approx(0.0, abs=0.05)
+    assert follow(-values, seconded=False).offset[0, 0] <= 0.05
+
+
 def test_uneven_wear_has_a_larger_diffusion_than_smooth_wear() -> None:
     rng = np.random.default_rng(6)
     days = np.repeat(rng.normal(0.0, 0.1, 30).cumsum(), 24)
@@ -178,7 +187,7 @@ def test_uneven_wear_has_a_larger_diffusion_than_smooth_wear() -> None:
 def test_a_gap_makes_less_sure_and_invents_nothing() -> None:
     before = follow(np.full(48, 0.2))
     after = follow(np.full(48, 0.2))
-    observe(after, 0, 0, 48 * HOUR_US + int(5 * DAY_US), DAY_US, 0.2, 100.0)
+    observe(after, 0, 0, 48 * HOUR_US + int(5 * DAY_US), DAY_US, 0.2, 100.0, True)
     assert after.p_drift[0, 0] > before.p_drift[0, 0]
     assert after.p_level[0, 0] > before.p_level[0, 0]
     assert after.level[0, 0] == pytest.approx(0.2, abs=0.1)

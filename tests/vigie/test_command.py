@@ -88,7 +88,7 @@ def test_score_writes_a_row_a_window_and_says_the_counts(
     assert first.isoformat() == "2020-03-09T07:34:00+00:00" or first.utcoffset().total_seconds() == 0
     assert rows["health"].null_count == len(rows), "without failure modes health cannot be known"
     # DuckDB reads it without this project.
-    assert duckdb.sql(f"select count(*) from '{out}' where page").fetchone() == (0,)
+    assert duckdb.sql(f"select count(*) from '{out}' where page").fetchall() == [(0,)]
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,6 @@ def test_two_runs_give_the_same_bytes(tmp_path: Path, loop: Path, capsys: pytest
         (lambda lines: [lines[0] + ";Colour", *(line + ";7" for line in lines[1:])], "unknown_signal", 100),
         (lambda lines: [lines[0], lines[1].replace("2020-03-09 10:00:00", "soon"), *lines[2:]], "bad_time", 2),
         (lambda lines: [*lines[:50], "only;two", *lines[50:]], "malformed", 1),
-        (lambda lines: [*lines, lines[5], lines[5]], "late", 4),
         (lambda lines: [*lines, lines[-1]], "duplicate", 2),
         (lambda lines: [lines[0], *(line.replace(";0.2;", ";99.0;") for line in lines[1:])], "out_of_range", 20),
     ],
@@ -124,8 +123,8 @@ def test_bad_rows_are_counted_and_the_good_ones_scored(
     received, scored, rejected = (int(said.replace(",", "").split()[n]) for n in (0, 3, 5))
     assert received == scored + rejected
     assert sum(pq.read_table(out)["samples"].to_pylist()) == scored
-    kept = duckdb.sql(f"select sum(readings) from '{letters}/**/*.parquet' where reason = '{reason}'").fetchone()
-    assert kept == (count,)
+    kept = duckdb.sql(f"select sum(readings) from '{letters}/**/*.parquet' where reason = '{reason}'").fetchall()
+    assert kept == [(count,)]
 
 
 def test_naive_times_without_a_zone_are_rejected(
@@ -150,7 +149,7 @@ def test_naive_times_without_a_zone_are_rejected(
         ("random.csv", bytes(range(256)) * 40, "random.csv"),
         ("random.parquet", bytes(range(256)) * 40, "random.parquet"),
         ("random.arrow", bytes(range(256)) * 40, "random.arrow"),
-        ("strange.csv", b"datetime;Colour\n2020-03-09 10:00:00;7\n", "Colour"),
+        ("strange.csv", b"datetime;Colour\n2020-03-09 10:00:00;7\n", "none of the columns"),
         ("twice.csv", b"datetime;Current;Current\n2020-03-09 10:00:00;7;7\n", "Current"),
         ("timeless.csv", b"Current;Pressure\n7;7\n", "datetime"),
         ("what.xlsx", b"PK\x03\x04", "what.xlsx"),
@@ -287,8 +286,8 @@ def test_run_works_through_files_and_archives_them(site: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "listening on http://127.0.0.1:" in said
     assert " 0 rejected" in said
-    features = duckdb.sql(f"select count(distinct asset) from '{site.parent}/archive/**/*.parquet'").fetchone()
-    assert features == (3,)
+    features = duckdb.sql(f"select count(distinct asset) from '{site.parent}/archive/**/*.parquet'").fetchall()
+    assert features == [(3,)]
 
 
 def test_a_future_time_in_a_live_run_is_rejected(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
