@@ -56,6 +56,11 @@ def decode_arrow(payload: bytes | pa.Buffer | pa.RecordBatch, *, source: str) ->
     'malformed'
     """
     if isinstance(payload, pa.RecordBatch):
+        try:
+            payload.validate(full=True)
+        except pa.ArrowInvalid as error:
+            rows = max(1, payload.num_rows)
+            return _malformed(_json_lines(payload), rows, source, f"expected valid Arrow: {_first_line(error)}")
         return decode_blocks(payload, source=source)
     data = payload if isinstance(payload, pa.Buffer) else pa.py_buffer(payload)
     try:

@@ -90,9 +90,8 @@ def read_times(column: pa.Array, zone: str | None = None, group: NDArray[np.int3
     known = np.zeros(n, np.bool_)
     local = np.zeros(n, np.bool_)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        zoned = getattr(kind, "tz", None) is not None
-        _fill(us, known, np.ones(n, np.bool_), _cast_what_can_be(column, _ZONED if zoned else _NAIVE))
-        if not zoned:
+        _from_ticks(us, known, column)
+        if getattr(kind, "tz", None) is None:
             local |= known
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         _from_seconds(us, known, np.ones(n, np.bool_), column)
@@ -115,6 +114,17 @@ def _fill(us: NDArray[np.int64], known: NDArray[np.bool_], where: NDArray[np.boo
     """Write the times that are not null to their places."""
     us[where] = times.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     known[where] = times.is_valid().to_numpy(zero_copy_only=False)
+
+
+def _from_ticks(us: NDArray[np.int64], known: NDArray[np.bool_], column: pa.Array) -> None:
+    """Read timestamps and dates of any unit; beyond 64 bits of microseconds lies no time."""
+    if pa.types.is_date32(column.type):
+        column = column.cast(pa.date64())
+    unit = "ms" if pa.types.is_date(column.type) else column.type.unit
+    ticks = column.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    factor = {"s": 1_000_000, "ms": 1000}.get(unit, 1)
+    known |= column.is_valid().to_numpy(zero_copy_only=False) & (np.abs(ticks // 2) < 2**61 // factor)
+    us[known] = ticks[known] // 1000 if unit == "ns" else ticks[known] * factor
 
 
 def _from_seconds(us: NDArray[np.int64], known: NDArray[np.bool_], where: NDArray[np.bool_], numbers: pa.Array) -> None:

@@ -234,13 +234,13 @@ def decode_wide_table(batch: pa.RecordBatch, equipment: EquipmentClass, *, asset
     ([1.5, 1.7], b'{"time":1,"flow":"leak"}')
     """
     names = batch.schema.names
+    columns = [_as_text(column) for column in batch.columns]
 
     def raw(rows: NDArray[np.int64]) -> bytes:
-        cells = [_plain(column.take(pa.array(rows))) for column in batch.columns]
+        cells = [_plain(column.take(pa.array(rows))) for column in columns]
         lines = [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
         return msgspec.json.Encoder(enc_hook=str).encode_lines(lines).removesuffix(b"\n")
 
-    columns = [None if name in equipment.table.ignore else _as_text(c) for name, c in zip(names, batch, strict=True)]
     try:
         return decode_table(WideTable(names, columns, raw), equipment, asset=asset, source=source)
     except TelemetryError as error:

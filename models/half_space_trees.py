@@ -72,11 +72,10 @@ class HalfSpaceTrees(ArrayDetector):
 
     High = abnormal. The score is the rarity, log2 of the largest mass score over the window's, over its alarm level:
     the quantile that mean, variance and skewness of the rarity of the asset's normal windows give; calibration follows.
-    It saturates, since a cell cannot hold less than none, so it alarms
-    on windows that are unusual in several features at once. One feature among many it only ranks higher, and a slow
-    drift it follows: those are for Hotelling and CUSUM. It needs a mass profile of independent windows, and alarms too
-    often where few were learnt that are smoothed over many.
-    Costs about 1.5 microseconds a window, and 1.9 kB + 40 D bytes an asset with 15 trees of height 5.
+    It saturates, since a cell cannot hold less than none, so it alarms on windows that are unusual in several features
+    at once. One feature among many it only ranks higher, and a slow drift it follows: those are for Hotelling and
+    CUSUM. It needs independent windows: where few were learnt that are smoothed over many, it alarms too often. Costs
+    1.5 microseconds a window, and 1.9 kB + 40 D bytes an asset with 15 trees of height 5.
 
     Parameters
     ----------

@@ -314,7 +314,7 @@ def _standardise(
         missing[j] = False
         z[j] = 0.0
         if sd[j] > 0.0:
-            if np.isnan(x[j]):
+            if not np.isfinite(x[j]):
                 missing[j] = True
                 some = True
             else:
@@ -391,7 +391,7 @@ def _explain(rows: NDArray[np.int32], x: NDArray[np.float64], s: State, warm_up:
         total = 0.0
         for j in range(d):
             own = form[j * (j + 1) // 2 + j]
-            if own > 0.0 and not np.isnan(x[i, j]):
+            if own > 0.0 and np.isfinite(x[i, j]):
                 slope = _gradient(form, z, j)
                 out[i, j] = slope * slope / own
                 total += out[i, j]

@@ -26,7 +26,10 @@ __all__ = ["effective", "follow", "spread", "standardised"]
 CLIP = 5.0
 """Standard deviations beyond which a window that is learnt counts as if it lay there (Winsorised; Huber 1981)."""
 
-UNSEEN = 8
+LARGEST = 1e15
+"""What a deviation is cut to in any case, so that its square is finite."""
+
+UNSEEN = 20
 """Observations before which nothing is clipped."""
 
 RELATIVE_FLOOR = 1e-12
@@ -61,16 +64,13 @@ def follow(
         return 0.0, 1.0
     w = 1.0 / min(float(n), memory)
     d = x - mean[j]
-    if n > UNSEEN:
-        # A share of the deviation itself is in the bound, so that a feature that never moved can begin to.
-        bound = CLIP * sqrt(var[j] + w * d * d)
-        d = min(bound, max(-bound, d))
+    sd = sqrt(var[j])
+    # A feature that never moved has no spread to clip at: let it begin.
+    bound = CLIP * sd if n > UNSEEN and sd > RELATIVE_FLOOR * abs(mean[j]) else LARGEST
+    d = min(bound, max(-bound, d))
     mean[j] += w * d
     var[j] = (1.0 - w) * (var[j] + w * d * d)
-    s = x - last[j]
-    if n > UNSEEN:
-        bound = CLIP * sqrt(var[j] + w * s * s)
-        s = min(bound, max(-bound, s))
+    s = min(2.0 * bound, max(-2.0 * bound, x - last[j]))
     ws = 1.0 / min(float(n - 1), memory)
     step[j] += ws * (s * s - step[j])
     last[j] = x
@@ -110,5 +110,5 @@ def standardised(d: float, sd: float, count: float) -> float:
 
     After n windows without a deviation of this size its variance may still be d2 / n, so no more can be concluded.
     """
-    z = d / sd
+    z = min(LARGEST, max(-LARGEST, d / sd))
     return z / sqrt(1.0 + z * z / count)

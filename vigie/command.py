@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=1, metavar="N", help="the same seed gives the same fleet (default: 1)"
     )
     demo.add_argument(
-        "--speed", type=_positive, default=1800.0, metavar="X", help="seconds simulated a second (default: 1800)"
+        "--speed", type=_positive, default=7200.0, metavar="X", help="seconds simulated a second (default: 7200)"
     )
     demo.set_defaults(run=_demo)
 

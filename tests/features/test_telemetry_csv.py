@@ -62,7 +62,7 @@ def reasons(decoded: Decoded) -> dict[str, int]:
     found: dict[str, int] = {}
     for rejected in decoded.rejected:
         assert rejected.readings > 0
-        assert rejected.raw
+        assert rejected.raw or rejected.reason is Reason.MALFORMED
         assert rejected.detail
         found[rejected.reason.value] = found.get(rejected.reason.value, 0) + rejected.readings
     return found

@@ -135,6 +135,21 @@ def test_a_missing_feature_is_taken_as_least_abnormal() -> None:
     assert detector.explain(rows(1), np.array([[2.0, np.nan, 0.0]]))[0, 1] == 0.0
 
 
+def test_an_absurd_window_that_was_learnt_blinds_nothing() -> None:
+    x = np.random.default_rng(12).normal(size=(400, 1, 2))
+    x[100] = 1e9
+    detector = trained(x)
+    assert detector.score(rows(1), np.array([[0.0, 0.0]]))[0] < 1.0
+    assert detector.score(rows(1), np.array([[6.0, 0.0]]))[0] > 1.0
+
+
+def test_a_feature_that_was_constant_can_begin_to_move() -> None:
+    x = np.random.default_rng(13).normal(2.0, 0.3, (600, 1, 1))
+    x[:200] = 0.0
+    detector = trained(x)
+    assert detector.score(rows(1), np.array([[2.0]]))[0] < 1.0
+
+
 def test_usual_range_holds_most_of_what_was_learnt() -> None:
     x = np.random.default_rng(10).normal(50.0, 2.0, (500, 1, 1))
     lower, upper = trained(x).expected(rows(1))
