@@ -12,7 +12,6 @@ import gc
 import json
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, timedelta
@@ -21,12 +20,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+import yardstick  # type: ignore[import-not-found]  # beside this file, in no package
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.testing import run_main
 from prometheus_client import CollectorRegistry
-
-sys.path.insert(0, str(Path(__file__).parent))
-import yardstick
 
 from features.assets import Asset
 from features.signals import EquipmentClass, load_class

@@ -63,8 +63,8 @@ class Scores:
         asset, (_, sums) = item
         model = self.models.setdefault(asset, HalfSpaceTrees(n_trees=10, height=8, seed=1))
         features = sums.features()
-        score = model.score_one(features)
-        model.learn_one(features)
+        score = model.score_one(features)  # type: ignore[no-untyped-call]
+        model.learn_one(features)  # type: ignore[no-untyped-call]
         return asset, score
 
 
@@ -73,7 +73,9 @@ def run(readings: list[Reading]) -> int:
     out: list[Any] = []
     flow = Dataflow("yardstick")
     stream = op.input("input", flow, TestingSource(readings, batch_size=1000))
-    clock = EventClock(lambda x: x[0], wait_for_system_duration=timedelta(seconds=10), now_getter=lambda: START)
+    clock: EventClock[Any, Any] = EventClock(
+        lambda x: x[0], wait_for_system_duration=timedelta(seconds=10), now_getter=lambda: START
+    )
     windower = TumblingWindower(length=timedelta(seconds=10), align_to=START)
     windowed = win.fold_window("window", stream, clock, windower, Sums, Sums.add, merged)
     op.output("out", op.map("score", windowed.down, Scores()), TestingSink(out))

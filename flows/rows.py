@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 
 from features.signals import EquipmentClass
 from features.telemetry import Rejected
+from features.times import LATEST_US
 from features.windows import ClosedWindows
 from flows.dispatch import Decision
 from models.assessment import STATES, Assessed
 
 __all__ = [
+    "DAY_US",
     "DECISIONS",
     "REJECTED",
     "TIME",
     "decision_rows",
     "feature_rows",
+    "plausible",
     "rejected_rows",
     "score_rows",
     "score_schema",
@@ -145,8 +148,16 @@ def rejected_rows(rejected: Sequence[Rejected]) -> pa.Table:
     >>> rejected_rows([Rejected(Reason.LATE, 3, "topic", b"{}", "lift-1")]).to_pylist()[0]["reason"]
     'late'
     """
-    rows = [(r.start_us, r.asset, r.signal, str(r.reason), r.readings, r.source, r.detail, r.raw) for r in rejected]
+    rows = [
+        (plausible(r.start_us), r.asset, r.signal, str(r.reason), r.readings, r.source, r.detail, r.raw)
+        for r in rejected
+    ]
     return _table(rows, REJECTED)
+
+
+def plausible(time_us: int | None) -> int | None:
+    """Return an event time, or None where no calendar shows it: it may be why the input was rejected."""
+    return time_us if time_us is not None and 0 <= time_us < LATEST_US else None
 
 
 def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

@@ -87,9 +87,8 @@ def score_file(
         pipeline=pipeline,
         inputs={str(path): Input(equipment, asset or asset_of(path))},
     )
-    sinks = Sinks(
-        scores=rows, dead_letters=None if dead_letters is None else DeadLetterSink(dead_letters, monitor.class_of)
-    )
+    letters = None if dead_letters is None else DeadLetterSink(dead_letters, monitor.class_of)
+    sinks = Sinks(scores=rows, dead_letters=letters)
     if started is not None:
         started(source)
     run_main(build(monitor, {"file": source}, sinks), epoch_interval=EPOCH)

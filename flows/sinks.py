@@ -35,7 +35,7 @@ from features.telemetry import Rejected
 from features.windows import ClosedWindows, Silence
 from flows.dispatch import Decision
 from flows.rolled import RolledFiles
-from flows.rows import DAY_US, decision_rows, feature_rows, rejected_rows, score_rows, score_schema
+from flows.rows import DAY_US, decision_rows, feature_rows, plausible, rejected_rows, score_rows, score_schema
 
 __all__ = ["ArchiveSink", "DeadLetterSink", "ScoreRows"]
 
@@ -165,11 +165,12 @@ class DeadLetterSink(DynamicSink[Rejected]):
         def write(items: list[Rejected]) -> None:
             def key(item: Rejected) -> tuple[str, str]:
                 equipment = None if item.asset is None else self._class_of(item.asset)
-                return equipment or "unknown", "unknown" if item.start_us is None else _day(item.start_us)
+                start_us = plausible(item.start_us)
+                return equipment or "unknown", "unknown" if start_us is None else _day(start_us)
 
             for (equipment, day), group in groupby(sorted(items, key=key), key):
                 some = list(group)
-                times = [item.start_us for item in some if item.start_us is not None] or [0]
+                times = [item.start_us or 0 for item in some] if day != "unknown" else [0]
                 files.add(("rejected", equipment, day), rejected_rows(some), min(times), max(times))
 
         return _Written(write, files.close)
@@ -222,7 +223,4 @@ def _add(files: RolledFiles, table: str, name: str, windows: ClosedWindows, rows
 
 
 def _day(us: int) -> str:
-    try:
-        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).date().isoformat()
-    except OverflowError:
-        return "unknown"
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).date().isoformat()

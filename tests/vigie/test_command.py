@@ -56,6 +56,11 @@ def loop(tmp_path: Path) -> Path:
     return path
 
 
+def rows_of(query: str) -> list[tuple[object, ...]]:
+    """Read with DuckDB, as somebody without this project would."""
+    return duckdb.connect().execute(query).fetchall()
+
+
 def table(rows: int = 100) -> list[str]:
     lines = ["datetime;Current;Pressure;anomaly"]
     lines += [f"2020-03-09 10:{n // 60:02d}:{n % 60:02d};{1 + n % 7 / 10};{n % 5 / 10};0.0" for n in range(rows)]
@@ -88,7 +93,7 @@ def test_score_writes_a_row_a_window_and_says_the_counts(
     assert first.isoformat() == "2020-03-09T07:34:00+00:00" or first.utcoffset().total_seconds() == 0
     assert rows["health"].null_count == len(rows), "without failure modes health cannot be known"
     # DuckDB reads it without this project.
-    assert duckdb.sql(f"select count(*) from '{out}' where page").fetchall() == [(0,)]
+    assert rows_of(f"select count(*) from '{out}' where page") == [(0,)]
 
 
 def test_two_runs_give_the_same_bytes(tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +128,7 @@ def test_bad_rows_are_counted_and_the_good_ones_scored(
     received, scored, rejected = (int(said.replace(",", "").split()[n]) for n in (0, 3, 5))
     assert received == scored + rejected
     assert sum(pq.read_table(out)["samples"].to_pylist()) == scored
-    kept = duckdb.sql(f"select sum(readings) from '{letters}/**/*.parquet' where reason = '{reason}'").fetchall()
+    kept = rows_of(f"select sum(readings) from '{letters}/**/*.parquet' where reason = '{reason}'")
     assert kept == [(count,)]
 
 
@@ -286,7 +291,7 @@ def test_run_works_through_files_and_archives_them(site: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "listening on http://127.0.0.1:" in said
     assert " 0 rejected" in said
-    features = duckdb.sql(f"select count(distinct asset) from '{site.parent}/archive/**/*.parquet'").fetchall()
+    features = rows_of(f"select count(distinct asset) from '{site.parent}/archive/**/*.parquet'")
     assert features == [(3,)]
 
 
