@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.signals import EquipmentClass, load_class
-from features.windows import ClosedWindows, ShardBatch, ShardWindows
-from models.scoring import Scorer
+from flows.runs import score_file
 
 CLASS = Path(__file__).parent / "classes" / "skab.toml"
 TRAINING_ROWS = 400
@@ -86,40 +87,15 @@ def rows_of(path: Path, separator: str) -> pa.Table:
     )
 
 
-def closed_windows(equipment: EquipmentClass, table: pa.Table) -> list[ClosedWindows]:
-    """Return the windows of a wide table of one asset."""
-    time = table[equipment.table.time].cast(pa.int64()).to_numpy()
-    values = np.stack([table[s.columns[0]].to_numpy() for s in equipment.signals.values()], axis=1)
-    rows, signals = values.shape
-    step = ShardWindows(equipment)
-    batch = ShardBatch(
-        assets=["loop"],
-        signals=equipment.signal_names,
-        asset=np.zeros(rows * signals, np.int32),
-        signal=np.tile(np.arange(signals, dtype=np.int32), rows),
-        start=np.repeat(time, signals),
-        period=np.zeros(rows * signals, np.int64),
-        first=np.arange(rows * signals),
-        count=np.ones(rows * signals, np.int64),
-        clock=np.repeat(time, signals),
-        values=values.ravel().astype(np.float64),
-        source="skab",
-    )
-    pushed = step.push(batch)
-    if pushed.accepted != rows * signals:
-        raise SystemExit(f"{rows * signals - pushed.accepted} readings were rejected: {pushed.rejected[:1]}")
-    return pushed.closed + step.flush().closed
-
-
-def score_file(equipment: EquipmentClass, path: Path) -> Windows:
-    """Score one file with a scorer that has seen nothing."""
-    scorer = Scorer(equipment)
-    scored = [scorer.step(w) for w in closed_windows(equipment, rows_of(path, equipment.table.separator))]
-    return Windows(
-        np.concatenate([s.windows.start_us for s in scored]),
-        np.concatenate([s.windows.end_us for s in scored]),
-        np.concatenate([s.score for s in scored]),
-    )
+def score(equipment: EquipmentClass, path: Path, folder: Path) -> Windows:
+    """Score one file through the dataflow, as `vigie score` does, with detectors that have seen nothing."""
+    out = folder / "scores.parquet"
+    scored = score_file(path, equipment, out)
+    if scored.account["received"] != scored.account["scored"]:
+        raise SystemExit(f"{path}: readings were rejected: {scored.account}")
+    table = pq.read_table(out)
+    start, end = (table[name].cast(pa.int64()).to_numpy() for name in ("window_start", "window_end"))
+    return Windows(start, end, table["anomaly_score"].to_numpy())
 
 
 def judge(equipment: EquipmentClass, path: Path, windows: Windows) -> tuple[Counts, Counts]:
@@ -147,10 +123,11 @@ def run(equipment: EquipmentClass, data: Path) -> tuple[dict[str, Counts], Count
     """Return the counts by file, and those of an alarm that never stops."""
     counts: dict[str, Counts] = {}
     always = Counts()
-    for path in files(data):
-        said, guard = judge(equipment, path, score_file(equipment, path))
-        counts[f"{path.parent.name}/{path.stem}"] = said
-        always += guard
+    with tempfile.TemporaryDirectory() as folder:
+        for path in files(data):
+            said, guard = judge(equipment, path, score(equipment, path, Path(folder)))
+            counts[f"{path.parent.name}/{path.stem}"] = said
+            always += guard
     return counts, always
 
 

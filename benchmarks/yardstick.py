@@ -73,7 +73,7 @@ def run(readings: list[Reading]) -> int:
     out: list[Any] = []
     flow = Dataflow("yardstick")
     stream = op.input("input", flow, TestingSource(readings, batch_size=1000))
-    clock: EventClock[Any, Any] = EventClock(
+    clock: EventClock[Any] = EventClock(
         lambda x: x[0], wait_for_system_duration=timedelta(seconds=10), now_getter=lambda: START
     )
     windower = TumblingWindower(length=timedelta(seconds=10), align_to=START)

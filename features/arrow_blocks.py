@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.columns import read_numbers
 from features.telemetry import BLOCKS, Decoded, Reason, Rejected, empty_blocks, new_blocks
 from features.times import LATEST_US, Times, read_times
-from features.wide import read_numbers
 
 __all__ = ["decode_arrow", "decode_blocks", "holds_blocks"]
 

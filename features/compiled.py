@@ -1,14 +1,49 @@
-"""The two ways in which a function becomes a compiled kernel."""
+"""The two ways in which a function becomes a compiled kernel, and where compiled code is kept."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import numba
 from numba import njit
+from numba.core import config
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _cache_folder() -> str:
+    """Return a folder for compiled code that belongs to exactly these sources.
+
+    numba looks only at the file of a kernel, so a kernel that calls one of another file would keep the old code when
+    that file changes. Here every source that holds a kernel counts.
+    """
+    digest = hashlib.sha256(numba.__version__.encode())
+    root = Path(__file__).parents[1]
+    for room in ("features", "models", "flows"):
+        for path in sorted((root / room).rglob("*.py")):
+            source = path.read_bytes()
+            if b"kernel" in source:
+                digest.update(str(path).encode() + source)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    for base in (home, Path(tempfile.gettempdir())):
+        folder = base / "vigie" / digest.hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    return ""
+
+
+if not config.CACHE_DIR:
+    config.CACHE_DIR = _cache_folder()
 
 _REORDER = {"reassoc", "contract", "arcp", "nsz"}
 

@@ -175,7 +175,7 @@ class Detection(_Table, frozen=True):
     features
         Names of the features that they see.
     detectors
-        Names from `models.DETECTORS`.
+        Names from `models.scoring.DETECTORS`.
     warm_up
         Number of windows with data after which an asset's score is no longer neutral.
     memory

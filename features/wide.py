@@ -16,17 +16,15 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.columns import as_text, is_present, plain_cells, read_names, read_numbers
 from features.runs import blocks_of_columns
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, TelemetryError, empty_blocks
 from features.times import Times, read_times
 
-__all__ = ["Roles", "WideTable", "decode_table", "decode_wide_table", "read_numbers", "roles_of"]
-
-_IS_NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)$"
+__all__ = ["Roles", "WideTable", "decode_table", "decode_wide_table", "roles_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,45 +116,6 @@ def roles_of(names: Sequence[str], equipment: EquipmentClass) -> Roles:
     )
 
 
-def read_numbers(column: pa.Array, codes: dict[str, float] | None = None) -> tuple[NDArray[np.float64], pa.Array]:
-    """Return the numbers of a column, NaN where missing or wrong, and which cells are wrong; never fails.
-
-    Examples
-    --------
-    >>> numbers, wrong = read_numbers(pa.array(["1.5", "", "open", "much"]), {"open": 1.0})
-    >>> numbers.tolist(), wrong.tolist()
-    ([1.5, nan, 1.0, nan], [False, False, False, True])
-    """
-    kind = column.type
-    right = np.zeros(len(column), np.bool_)
-    if pa.types.is_dictionary(kind):
-        numbers, wrong = read_numbers(column.dictionary, codes)
-        where = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return np.append(numbers, np.nan)[where], np.append(wrong, False)[where]
-    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), right
-    if pa.types.is_decimal(kind):
-        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), right
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        return np.full(len(column), np.nan), column.is_valid().to_numpy(zero_copy_only=False)
-    text = pc.utf8_trim_whitespace(column.cast(pa.utf8()).fill_null(""))
-    missing = pc.equal(text, "")
-    place = pc.index_in(text, value_set=pa.array(list(codes or {}), pa.utf8()))
-    skip = pc.or_(missing, place.is_valid())
-    try:
-        numbers = pc.if_else(skip, "nan", text).cast(pa.float64())
-        wrong = right
-    except pa.ArrowInvalid:
-        good = pc.match_substring_regex(text, _IS_NUMBER)
-        numbers = pc.if_else(pc.and_not(good, skip), text, "nan").cast(pa.float64())
-        wrong = pc.invert(pc.or_(good, skip)).to_numpy(zero_copy_only=False)
-    result: NDArray[np.float64] = numbers.to_numpy(zero_copy_only=False)
-    if codes:
-        where = place.fill_null(len(codes)).to_numpy(zero_copy_only=False)
-        result = np.where(where < len(codes), np.array([*codes.values(), np.nan])[where], result)
-    return result, wrong
-
-
 def decode_table(table: WideTable, equipment: EquipmentClass, *, asset: str, source: str) -> Decoded:
     """Turn a table into blocks.
 
@@ -180,7 +139,7 @@ def decode_table(table: WideTable, equipment: EquipmentClass, *, asset: str, sou
     moments = _column(table, roles.time)
     assets, of_asset = [asset], np.zeros(len(moments), np.int32)
     if roles.asset is not None:
-        assets, of_asset = _assets(_column(table, roles.asset))
+        assets, of_asset = read_names(_column(table, roles.asset))
     times = read_times(moments, equipment.time_zone, of_asset)
     read = [
         (number, signal, *read_numbers(_column(table, number), equipment.signals[signal].codes))
@@ -194,7 +153,7 @@ def decode_table(table: WideTable, equipment: EquipmentClass, *, asset: str, sou
         for _, _, values, wrong in read:
             present += (values == values) | wrong
         zone = "" if equipment.time_zone is None else f" in {equipment.time_zone}"
-        rejections.add(nobody, Reason.UNKNOWN_ASSET, present, roles.asset, None, "expected an asset, got {}")
+        rejections.add(nobody, Reason.UNKNOWN_ASSET, present, roles.asset or 0, None, "expected an asset, got {}")
         bad = times.bad & ~nobody
         rejections.add(bad, Reason.BAD_TIME, present, roles.time, None, f"expected a time that exists{zone}, got {{}}")
         naive = times.naive & ~nobody
@@ -234,10 +193,10 @@ def decode_wide_table(batch: pa.RecordBatch, equipment: EquipmentClass, *, asset
     ([1.5, 1.7], b'{"time":1,"flow":"leak"}')
     """
     names = batch.schema.names
-    columns = [_as_text(column) for column in batch.columns]
+    columns = [as_text(column) for column in batch.columns]
 
     def raw(rows: NDArray[np.int64]) -> bytes:
-        cells = [_plain(column.take(pa.array(rows))) for column in columns]
+        cells = [plain_cells(column.take(pa.array(rows))) for column in columns]
         lines = [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
         return msgspec.json.Encoder(enc_hook=str).encode_lines(lines).removesuffix(b"\n")
 
@@ -265,7 +224,7 @@ class _Rejections:
         where: NDArray[np.bool_],
         reason: Reason,
         readings: NDArray[np.int64] | None,
-        column: int | None,
+        column: int,
         signal: str | None,
         detail: str,
     ) -> None:
@@ -279,9 +238,7 @@ class _Rejections:
             count = len(group) if readings is None else int(readings[group].sum())
             if count == 0:
                 continue
-            cell = (
-                "nothing" if column is None else repr(_plain(_column(self._table, column)[group[0] : group[0] + 1])[0])
-            )
+            cell = repr(self._cells(column, group[:1])[0])[:80]
             self.found.append(
                 Rejected(
                     reason, count, self._source, self._table.raw(group),
@@ -292,13 +249,11 @@ class _Rejections:
     def add_column(self, number: int, time: int, detail: str) -> None:
         """Reject every present cell of a column; its raw bytes are lines of time and cell."""
         column = _column(self._table, number)
-        rows = np.flatnonzero(_is_present(column))
+        rows = np.flatnonzero(is_present(column))
         if len(rows) == 0:
             return
         name = self._table.names[number]
-        pairs = zip(
-            _plain(_column(self._table, time).take(pa.array(rows))), _plain(column.take(pa.array(rows))), strict=True
-        )
+        pairs = zip(self._cells(time, rows), self._cells(number, rows), strict=True)
         lines = [f"{self._table.names[time]},{name}", *(f"{time},{cell}" for time, cell in pairs)]
         raw = "\n".join(lines).encode(errors="surrogateescape")
         self.found.append(
@@ -307,6 +262,9 @@ class _Rejections:
                 self._asset(rows), name, self._start(rows), detail,
             )
         )  # fmt: skip
+
+    def _cells(self, number: int, rows: NDArray[np.int64]) -> list[object]:
+        return plain_cells(_column(self._table, number).take(pa.array(rows)))
 
     def _asset(self, rows: NDArray[np.int64]) -> str | None:
         first = int(self._of_asset[rows[0]])
@@ -320,52 +278,4 @@ class _Rejections:
 def _column(table: WideTable, number: int) -> pa.Array:
     column = table.columns[number]
     assert column is not None, "a column that is needed is not ignored"
-    return column
-
-
-def _assets(column: pa.Array) -> tuple[list[str], NDArray[np.int32]]:
-    """Return the names of a column of assets, and the index of each row's; -1 where it names none."""
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    names: dict[str, int] = {}
-    numbers = []
-    for name in _plain(column.dictionary):
-        text = "" if name is None else str(name).strip()
-        numbers.append(names.setdefault(text, len(names)) if text else -1)
-    where = column.indices.fill_null(len(numbers)).to_numpy(zero_copy_only=False)
-    return list(names), np.array([*numbers, -1], np.int32)[where]
-
-
-def _is_present(column: pa.Array) -> NDArray[np.bool_]:
-    """Tell which cells of a column say anything."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    there = column.is_valid()
-    if pa.types.is_floating(column.type):
-        there = pc.and_(there, pc.invert(pc.is_nan(column).fill_null(True)))
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        there = pc.and_(there, pc.not_equal(pc.utf8_trim_whitespace(column.fill_null("")), ""))
-    present: NDArray[np.bool_] = there.to_numpy(zero_copy_only=False)
-    return present
-
-
-def _plain(column: pa.Array) -> list[object]:
-    """Return the cells as Python objects; times as text, because not every time is a `datetime`."""
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.utf8())
-    found: list[object] = column.to_pylist()
-    return found
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    """Make text safe to read: Parquet promises UTF-8 and does not check it."""
-    kind = column.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return pa.array([None if c is None else c.decode(errors="replace") for c in column.to_pylist()], pa.utf8())
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            return pa.nulls(len(column))
-        return _as_text(column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()))
     return column

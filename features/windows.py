@@ -341,10 +341,11 @@ class ShardWindows:
             number = np.arange(len(origin)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
             ahead = (opening[origin] + number) * window_us - batch.start[origin]
             at_window = -(-ahead // np.maximum(batch.period[origin], 1))
-            skip = np.where(number == 0, 0, np.where(by_spectrum[origin], number * most[origin], at_window))
+            skip = np.where(by_spectrum[origin], number * most[origin], at_window)
+            skip[number == 0] = 0
             end = np.append(skip[1:], 0)
             end = np.where(np.append(number[1:], 0) == 0, batch.count[origin], end)
-            start: NDArray[np.int64] = batch.start[origin] + skip * batch.period[origin]
+            start = batch.start[origin] + skip * batch.period[origin]
             cut = replace(_select(batch, origin), start=start, first=batch.first[origin] + skip, count=end - skip)
             filled = cut.count > 0
             batch, row, signal = _select(cut, filled), row[origin][filled], signal[origin][filled]

@@ -251,9 +251,15 @@ class Shard:
         rank[np.argsort(number_of, kind="stable")] = np.arange(len(names))
         ranked = rank[asset]
         order = np.argsort(ranked.astype(np.uint16) if len(names) <= 2**16 else ranked, kind="stable")
-        asset, signal, start, period, first, count, clock = (
-            column[order] for column in (asset, signals.indices.to_numpy(), start, period, offsets[:-1], count, clock)
-        )
+        # Reordering is bound by memory: what is constant or follows from the order is not read again.
+        single = int(count.max()) == 1 == int(count.min())
+        first = offsets[0] + order if single else offsets[:-1][order]
+        in_time = single and bool((clock == start).all())
+        asset = np.repeat(np.argsort(rank), np.bincount(ranked, minlength=len(names))).astype(np.int32)
+        signal = signals.indices.to_numpy()[order]
+        start = start[order]
+        clock = start if in_time else clock[order]
+        period, count = _reordered(period, order), _reordered(count, order)
         number = number_of[asset]
         bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
         signal_names = signals.dictionary.to_pylist()
@@ -289,6 +295,11 @@ class Shard:
 
 def _class_of_key(key: str) -> str:
     return key.rpartition("-")[0]
+
+
+def _reordered(column: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Reorder a column; one that is the same everywhere stays as it is."""
+    return column if bool((column == column[0]).all()) else column[order]
 
 
 class Window:

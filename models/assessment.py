@@ -45,6 +45,7 @@ from models.wear import (
     observe,
     remaining_life,
     reset,
+    under_way,
     unsettle,
     variance_a_day,
 )
@@ -488,13 +489,17 @@ def _foresee(
     p.health[a, m] = min(1.0, max(0.0, 1.0 - t.level[a, m]))
     if t.seen[a, m] < ENOUGH:
         return
-    limit_distances(t.level[a, m] - t.offset[a, m], t.p_level[a, m] + mode_level[2], distances)
+    worn = t.level[a, m] - t.offset[a, m]
+    variance = t.p_level[a, m] + mode_level[2]
+    limit_distances(worn, variance, distances)
+    wearing = under_way(worn, variance)
     drift, drift_sd, diffusion = t.drift[a, m], math.sqrt(t.p_drift[a, m]), variance_a_day(t, a, m)
     least = 0.0
     for h in range(len(c.horizons)):
-        least = max(least, failure_probability(c.horizons[h], distances, drift, drift_sd, diffusion))
+        failing = failure_probability(c.horizons[h], distances, drift, drift_sd, diffusion)
+        least = max(least, wearing * failing)
         p.probability[a, m, h] = least
-    remaining_life(distances, drift, drift_sd, diffusion, p.rul[a, m])
+    remaining_life(distances, drift, drift_sd, diffusion, wearing, p.rul[a, m])
 
 
 @kernel

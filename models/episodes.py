@@ -2,9 +2,9 @@
 
 An episode opens as a ticket or as a page when the probability of failure in the paging horizon has been above the
 class's threshold in `PERSISTENCE` steps one after the other, so a single spike wakes nobody, and when the wear shows:
-`TICKET_WORN` or `PAGE_WORN` of the way to failure has been gone. Within an episode the rung only rises. It ends withdrawn when the probability has
-stayed below half the ticket's threshold for a day of 24 steps, failed when the asset stops, repaired when it comes back
-from maintenance. What a technician says of it comes with the interventions.
+`TICKET_WORN` or `PAGE_WORN` of the way to failure has been gone. Within an episode the rung only rises. It ends
+withdrawn when the probability has stayed below half the ticket's threshold for `CALM_STEPS` steps, failed when the
+asset stops, repaired when it comes back from maintenance. What a technician says of it comes with the interventions.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ RUNGS = ("none", "ticket", "page")
 
 PERSISTENCE = 3
 """Steps in a row above the threshold before an episode opens or rises."""
-TICKET_WORN, PAGE_WORN = 0.1, 0.2
+TICKET_WORN, PAGE_WORN = 0.15, 0.2
 """Degradation below which there is no ticket and no page, however fast it rises: what has not gone far may be noise."""
-CALM_STEPS = 24
-"""Steps below half the ticket's threshold after which an episode is withdrawn."""
+CALM_STEPS = 72
+"""Steps below half the ticket's threshold after which an episode is withdrawn: wear pauses, and comes back."""
 
 
 class Episodes(NamedTuple):

@@ -47,7 +47,7 @@ DAY_STEPS = 24
 """Steps of the commissioning: one day, so that the time of the day is averaged out."""
 LEVELS_LEAST = 8
 """Levels that a reference needs; an asset that moves rarely takes longer than a day to get it."""
-WINDOWS_LEAST = 6
+WINDOWS_LEAST = 4
 """Windows that know the indicator before a step's level is taken; fewer are carried into the next step."""
 TRIM = 0.125
 """Share of the commissioning's levels that is left out at either end: a spell of misuse on the first day."""
@@ -247,13 +247,21 @@ def _freeze(k: Indicators, r: References, a: int, i: int) -> None:
     alike = total / (n - 1) / max(0.5 * steps / (n - 1), 1e-300) if total > 0.0 else 1.0
     correlation = min(max(2.0 * alike - 1.0, 1.0), CORRELATION_MOST)
     r.limit[a, i] = limit
-    r.variance[a, i] = max(correlation * variance / (way * way), SPREAD_LEAST**2)
-    r.error[a, i] = r.variance[a, i] / n
+    r.variance[a, i] = correlation * variance / (way * way)
+    r.error[a, i] = max(r.variance[a, i], SPREAD_LEAST**2) / n
+
+
+@kernel
+def _variance(k: Indicators, r: References, a: int, i: int) -> float:
+    """Return the variance of a level: where the limit is a factor on the reference, noise grows with the level."""
+    grown = abs(r.adaptive[a, i] / r.frozen[a, i]) if k.factor[i] > 0.0 else 1.0
+    variance: float = max(r.variance[a, i] * max(1.0, grown * grown), SPREAD_LEAST**2)
+    return variance
 
 
 @kernel
 def combine(k: Indicators, r: References, a: int, m: int, levels: NDArray[np.float64], out: NDArray[np.float64]) -> int:
-    """Write the degradation of a failure mode, its variance and that of its reference; return how many indicators spoke.
+    """Write the degradation of a failure mode, its variance and its lasting error; return how many indicators spoke.
 
     Parameters
     ----------
@@ -266,12 +274,13 @@ def combine(k: Indicators, r: References, a: int, m: int, levels: NDArray[np.flo
         value = levels[i]
         if math.isnan(value):
             continue
-        weight = 1.0 / (r.variance[a, i] + PEERS**2)
+        variance = _variance(k, r, a, i)
+        weight = 1.0 / (variance + PEERS**2)
         spoke += 1
         weights += weight
         total += weight * value
         squares += weight * value * value
-        noise += weight * weight * r.variance[a, i]
+        noise += weight * weight * variance
         error += weight * weight * r.error[a, i]
     if spoke == 0:
         return 0

@@ -39,7 +39,9 @@ __all__ = [
     "observe",
     "remaining_life",
     "reset",
+    "under_way",
     "unsettle",
+    "variance_a_day",
 ]
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -47,7 +49,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 DRIFT_PRIOR = 0.02
 """Standard deviation of the drift of an asset that has just been commissioned, a day: healthy until it shows."""
-DRIFT_CHANGE = 0.06
+DRIFT_CHANGE = 0.08
 """How much the drift may change in a day, one standard deviation (1/day per square root of a day)."""
 DRIFT_MEMORY = 10.0
 """Days in which a drift that is no longer seen is forgotten."""
@@ -55,11 +57,15 @@ DIFFUSION = 0.03
 """Prior of the diffusion, per square root of a day: van Noortwijk's survey has gamma processes of this roughness."""
 DIFFUSION_PRIOR_DAYS = 3.0
 DIFFUSION_MEMORY = 7.0
+ONSET_ODDS = 0.05
+"""Odds that a failure mode is wearing before anything is seen of it: 1.4 wear failures a year, two weeks each."""
+HEALTHY_SPREAD = 0.05
+"""How far the level of a healthy asset strays with season and use, one standard deviation."""
 LIMIT_SPREAD = 0.1
 """Scatter of the failure limit between assets, one standard deviation: no two break at the same wear."""
 REJECT = 3.0
 """Innovations beyond this many standard deviations are taken for a spell, not for wear."""
-SHIFT_AFTER = 6
+SHIFT_AFTER = 4
 """Rejected observations in a row after which the new level is accepted: as a shift, which says nothing of the drift."""
 ENOUGH = 6
 """Observations before a probability is known."""
@@ -139,8 +145,8 @@ def observe(t: Trend, a: int, m: int, at_us: int, day_us: float, value: float, v
     """Learn from one observed degradation.
 
     An observation far off what was expected is left out. When `SHIFT_AFTER` of them in a row agree, the level moves
-    there at once and the drift learns nothing from it: wear does not jump, an offset of a sensor does. A jump up that no
-    second indicator confirms is taken for that: the level shows it, but the failure limit moves along.
+    there at once and the drift learns nothing from it: wear does not jump, an offset of a sensor does. A jump up that
+    no second indicator confirms is taken for that: the level shows it, but the failure limit moves along.
 
     Parameters
     ----------
@@ -320,10 +326,28 @@ def limit_distances(level: float, variance: float, out: NDArray[np.float64]) -> 
 
 
 @kernel
+def under_way(worn: float, variance: float) -> float:
+    """Return the probability that there is any wear, given how far the level has gone.
+
+    The drift of a healthy asset is never known to be exactly none, and extrapolated over a week its uncertainty alone
+    would reach the limit now and then. So the odds of wear are those of its being seen at all.
+
+    Examples
+    --------
+    >>> [round(under_way(worn, 0.0), 2) for worn in (-0.1, 0.0, 0.1, 0.15, 0.2)]
+    [0.05, 0.05, 0.27, 0.82, 0.99]
+    """
+    z = max(0.0, worn) / math.sqrt(variance + HEALTHY_SPREAD**2)
+    odds = ONSET_ODDS * math.exp(min(0.5 * z * z, 100.0))
+    share: float = odds / (1.0 + odds)
+    return share
+
+
+@kernel
 def failure_probability(
     days: float, distances: NDArray[np.float64], drift: float, drift_sd: float, diffusion: float
 ) -> float:
-    """Return the probability of failure within `days`, averaged over the ways that are left."""
+    """Return the probability that wear that is under way ends in failure within `days`, averaged over the ways left."""
     total = 0.0
     for i in range(len(distances)):
         total += first_passage(days, distances[i], drift, drift_sd, diffusion)
@@ -332,22 +356,33 @@ def failure_probability(
 
 @kernel
 def remaining_life(
-    distances: NDArray[np.float64], drift: float, drift_sd: float, diffusion: float, out: NDArray[np.float64]
+    distances: NDArray[np.float64],
+    drift: float,
+    drift_sd: float,
+    diffusion: float,
+    wearing: float,
+    out: NDArray[np.float64],
 ) -> None:
     """Write the 10, 50 and 90 % quantiles of the days to failure.
 
     Without a median within `FARTHEST` days nothing is known of the remaining life, and all are NaN; a 90 % quantile
-    alone may be NaN, because a drift that may be none may never lead to failure.
+    alone may be NaN, because what may be no wear may never lead to failure.
+
+    Parameters
+    ----------
+    wearing
+        Probability that there is any wear, `under_way`.
     """
     out[:] = math.nan
-    if failure_probability(FARTHEST, distances, drift, drift_sd, diffusion) < 0.5:
+    farthest = failure_probability(FARTHEST, distances, drift, drift_sd, diffusion)
+    if wearing * farthest < 0.5:
         return
     low = 1e-4
     for i in range(3):
-        goal = 0.1 + 0.4 * i
-        high = FARTHEST
-        if failure_probability(high, distances, drift, drift_sd, diffusion) < goal:
+        goal = (0.1 + 0.4 * i) / wearing
+        if farthest < goal:
             return
+        high = FARTHEST
         while high > 1.001 * low:
             # By ratios: a remaining life of an hour deserves the same digits as one of a month.
             middle = math.sqrt(low * high)

@@ -128,7 +128,7 @@ def test_a_spell_of_misuse_on_the_first_day_is_left_out() -> None:
     for hour in range(DAY_STEPS):
         rig.hour(a=30.0 if hour in (5, 6, 7) else 10.0 + 0.1 * (hour % 3))
     assert rig.r.frozen[0, 0] == pytest.approx(10.1, abs=0.05)
-    assert rig.r.variance[0, 0] == SPREAD_LEAST**2
+    assert rig.r.variance[0, 0] < SPREAD_LEAST**2
 
 
 def test_a_rare_indicator_takes_its_time() -> None:

@@ -25,6 +25,7 @@ from models.wear import (
     observe,
     remaining_life,
     reset,
+    under_way,
 )
 
 DAY_US = 86_400_000_000.0
@@ -93,7 +94,7 @@ def test_quantiles_of_the_remaining_life_are_where_the_probability_says(
     ways, life = np.empty(3), np.empty(3)
     limit_distances(level, variance, ways)
     assert (ways > 0.0).all()
-    remaining_life(ways, drift, drift_sd, 0.001, life)
+    remaining_life(ways, drift, drift_sd, 0.001, 1.0, life)
     if math.isnan(life[1]):
         assert np.isnan(life).all()
         return
@@ -144,7 +145,7 @@ def test_a_healthy_asset_has_a_small_probability_and_no_remaining_life() -> None
     limit_distances(trend.level[0, 0], trend.p_level[0, 0], ways)
     sd = math.sqrt(trend.p_drift[0, 0])
     assert 0.0 <= failure_probability(7.0, ways, trend.drift[0, 0], sd, 0.0009) < 0.01
-    remaining_life(ways, -abs(trend.drift[0, 0]), sd, 0.0009, life)
+    remaining_life(ways, trend.drift[0, 0], sd, 0.0009, under_way(trend.level[0, 0], 0.001), life)
     assert np.isnan(life).all()
 
 
