@@ -42,8 +42,8 @@ def _cache_folder() -> str:
     return ""
 
 
-if not config.CACHE_DIR:
-    config.CACHE_DIR = _cache_folder()
+if not config.CACHE_DIR:  # type: ignore[attr-defined]
+    config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined]
 
 _REORDER = {"reassoc", "contract", "arcp", "nsz"}
 
