@@ -28,7 +28,7 @@ def _cache_folder() -> str:
     for room in ("features", "models", "flows"):
         for path in sorted((root / room).rglob("*.py")):
             source = path.read_bytes()
-            if b"kernel" in source:
+            if b"\n@kernel" in source or b"\n@finite_kernel" in source:
                 digest.update(str(path).encode() + source)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     for base in (home, Path(tempfile.gettempdir())):

@@ -462,8 +462,10 @@ def _change_service(k: Indicators, c: _Terms, memory: _Memory, a: int, n: int, n
                     _record(k, c, memory, a, m, n, _REPAIRED, out)
                 reset(t, a, m)
                 p.health[a, m] = math.nan
-                p.probability[a, m, :] = math.nan
-                p.rul[a, m, :] = math.nan
+                for h in range(p.probability.shape[2]):
+                    p.probability[a, m, h] = math.nan
+                for q in range(p.rul.shape[2]):
+                    p.rul[a, m, q] = math.nan
             else:
                 unsettle(t, a, m)
             e.tickets[a, m] = e.pages[a, m] = 0
@@ -527,9 +529,11 @@ def _record(k: Indicators, c: _Terms, memory: _Memory, a: int, m: int, n: int, o
             strongest, furthest = i, gone
     event, figures = out.events[used], out.figures[used]
     event[0], event[1], event[2], event[4], event[5] = n, m, outcome, e.opened_us[a, m], strongest
+    for j in range(_EVENT_FLOATS):
+        figures[j] = math.nan
     figures[0] = p.probability[a, m, c.paging]
-    figures[1:4] = p.rul[a, m]
-    figures[4:] = math.nan
+    for q in range(len(QUANTILES)):
+        figures[1 + q] = p.rul[a, m, q]
     if strongest >= 0:
         figures[4] = r.adaptive[a, strongest]
         figures[5] = r.frozen[a, strongest]
@@ -547,13 +551,15 @@ def _tell(k: Indicators, c: _Terms, memory: _Memory, a: int, n: int, warming: bo
     e, p = memory.episodes, memory.prognosis
     modes = len(k.first) - 1
     out.leading[n] = -1
-    out.p_fail[n, :] = math.nan
-    out.rul[n, :] = math.nan
-    out.health[n] = p.health[a]
+    for h in range(out.p_fail.shape[1]):
+        out.p_fail[n, h] = math.nan
+    for q in range(out.rul.shape[1]):
+        out.rul[n, q] = math.nan
     least = math.inf
     rung = NONE
     leading = -1
     for m in range(modes):
+        out.health[n, m] = p.health[a, m]
         if not math.isnan(p.health[a, m]):
             least = min(least, p.health[a, m])
         rung = max(rung, e.rung[a, m])
@@ -610,15 +616,17 @@ def _reasons(
     """Write the strongest signals: those of the failure mode that is under way, then by share in the score."""
     p, r = memory.prognosis, memory.references
     top, top_share = out.top[n], out.top_share[n]
-    by_signal[:] = 0.0
-    column[:] = -1
+    for signal in range(c.signals):
+        by_signal[signal] = 0.0
+        column[signal] = -1
     for d in range(len(share)):
         signal = c.feature_signal[d]
         if column[signal] < 0 or share[d] > share[column[signal]]:
             column[signal] = d
         by_signal[signal] += share[d]
-    top[:] = -1
-    top_share[:] = 0.0
+    for place in range(len(top)):
+        top[place] = -1
+        top_share[place] = 0.0
     place = 0
     if out.state[n] in (FAILING, DEGRADED):
         mode = out.leading[n]

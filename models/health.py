@@ -226,17 +226,27 @@ def _freeze(k: Indicators, r: References, a: int, i: int) -> None:
     Neumann (1941) the spread is widened to that of independent levels of the same weight.
     """
     n = r.kept[a, i]
-    levels = r.first[a, i, :n].astype(np.float64)
-    ranked = np.sort(levels)
+    ranked = np.empty(n)
+    for j in range(n):
+        level = float(r.first[a, i, j])
+        place = j
+        while place > 0 and ranked[place - 1] > level:
+            ranked[place] = ranked[place - 1]
+            place -= 1
+        ranked[place] = level
     cut = int(TRIM * n)
     low, high = ranked[cut], ranked[n - 1 - cut]
-    reference = ranked[cut : n - cut].mean()
-    total = steps = 0.0
+    reference = 0.0
+    for j in range(cut, n - cut):
+        reference += ranked[j]
+    reference /= n - 2 * cut
+    total = steps = before = 0.0
     for j in range(n):
-        levels[j] = min(max(levels[j], low), high)
-        total += (levels[j] - reference) ** 2
+        level = min(max(float(r.first[a, i, j]), low), high)
+        total += (level - reference) ** 2
         if j > 0:
-            steps += (levels[j] - levels[j - 1]) ** 2
+            steps += (level - before) ** 2
+        before = level
     r.frozen[a, i] = r.adaptive[a, i] = reference
     limit = reference * k.factor[i] if k.factor[i] > 0.0 else reference + k.sign[i] * k.change[i]
     way = limit - reference

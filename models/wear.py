@@ -373,7 +373,8 @@ def remaining_life(
     wearing
         Probability that there is any wear, `under_way`.
     """
-    out[:] = math.nan
+    for i in range(3):
+        out[i] = math.nan
     farthest = failure_probability(FARTHEST, distances, drift, drift_sd, diffusion)
     if wearing * farthest < 0.5:
         return

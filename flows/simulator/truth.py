@@ -274,7 +274,8 @@ class History:
         cycle, n = self._cycles, len(self.ids)
         self._cycles += 1
         begin = self._start + cycle * _DEMO_CYCLE_US
-        order, onset, breakdown = ((0, 3, 1, 2), 0.6, 2.6) if self.equipment == "lift" else ((2, 0, 3, 1), 1.2, 3.4)
+        # Wear begins after the day in which a new asset learns its own reference.
+        order, onset, breakdown = ((0, 3, 1, 2), 1.2, 3.6) if self.equipment == "lift" else ((2, 0, 3, 1), 1.2, 3.4)
         mode = order[cycle % 4]
         worn = (3 * cycle) % n
         self._add_wear(worn, mode, begin + int(onset * _DAY_US), begin + int(breakdown * _DAY_US), cycle)
