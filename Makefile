@@ -17,6 +17,8 @@ test: $(VENV)/.installed-dev  ## everything: programs that the tests need, then 
 
 bench: $(VENV)/.installed-dev  ## speed and memory, printed
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/simulator.py
+	$(BIN)/python benchmarks/demo.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
