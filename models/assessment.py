@@ -246,7 +246,7 @@ class Assessor:
         )
         _assess(
             self._indicators, self._terms, self._memory, windows.rows, windows.start_us, windows.state_code,
-            windows.features, scored.warming, scored.share, out,
+            windows.features, scored.warming, scored.score, scored.share, out,
         )  # fmt: skip
         candidates = [self._candidate(windows, out, event) for event in range(int(out.used[0]))]
         return Assessed(
@@ -387,6 +387,7 @@ def _assess(
     state_code: NDArray[np.float64],
     features: NDArray[np.float64],
     warming: NDArray[np.bool_],
+    score: NDArray[np.float64],
     share: NDArray[np.float64],
     out: _Out,
 ) -> None:
@@ -419,7 +420,7 @@ def _assess(
             p.open_step[a] = step
             gather(k, memory.references, a, features[n])
         _tell(k, c, memory, a, n, warming[n], out)
-        _reasons(k, c, memory, a, n, share[n], by_signal, column, out)
+        _reasons(k, c, memory, a, n, score[n], share[n], by_signal, column, out)
 
 
 @kernel
@@ -608,12 +609,16 @@ def _reasons(
     memory: _Memory,
     a: int,
     n: int,
+    score: float,
     share: NDArray[np.float64],
     by_signal: NDArray[np.float64],
     column: NDArray[np.int64],
     out: _Out,
 ) -> None:
-    """Write the strongest signals: those of the failure mode that is under way, then by share in the score."""
+    """Write the strongest signals: those of the failure mode that is under way, then by share in the score.
+
+    Beside a failure mode, shares of a score below the alarm level are noise and give no further reason.
+    """
     p, r = memory.prognosis, memory.references
     top, top_share = out.top[n], out.top_share[n]
     for signal in range(c.signals):
@@ -635,6 +640,8 @@ def _reasons(
                 if p.health[a, m] < DEGRADED_BELOW and (mode < 0 or p.health[a, m] < p.health[a, mode]):
                     mode = m
         place = _speaking(k, c, r, a, mode, by_signal, column, top, top_share)
+    if place > 0 and score <= 1.0:
+        return
     while place < len(top):
         best = -1
         for signal in range(c.signals):

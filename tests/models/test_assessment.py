@@ -257,12 +257,17 @@ def test_a_failing_asset_names_its_mode_its_signals_and_its_life() -> None:
     assessor = Assessor(RIG)
     share = np.tile([0.0, 0.1, 0.2, 0.0, 0.7, 0.0], (144, 1))
     for day in fleet(1, 8, 6, wear):
-        result = assessor.step(Scored(day.windows, day.x, day.score, day.warming, share, day.lower, day.upper))
+        loud = np.full_like(day.score, 1.5)
+        result = assessor.step(Scored(day.windows, day.x, loud, day.warming, share, day.lower, day.upper))
     assert STATES[result.state[-1]] == "failing"
     assert result.leading[-1] == MODES.index("pair")
     assert result.health[-1].argmin() == MODES.index("pair")
     assert sorted(result.top[-1, :2]) == [0, 1]  # a and b, though others have larger shares
     assert result.top[-1, 2] == 4
+    quiet = Scored(day.windows, day.x, day.score * 0.0, day.warming, share, day.lower, day.upper)
+    again = Assessor(RIG)
+    again.load(assessor.state())
+    assert again.step(quiet).top[-1].tolist()[2] == -1, "below the alarm level a share is noise, and no reason"
     assert sorted(result.top_share[-1].tolist()) == [0.0, 0.1, 0.7]
     assert 0.2 * 86400 < result.rul_s[-1, 1] < 5 * 86400
     assert result.p_fail[-1, 2] > 0.9
