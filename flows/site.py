@@ -5,6 +5,7 @@ Relative paths are relative to the site file. Everything that can be wrong in it
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,17 @@ from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
 from flows.simulator.fleet import FleetPlan
 
-__all__ = ["FileInput", "LoadedSite", "Outputs", "SimulatorInput", "Site", "SiteFileError", "load_site"]
+__all__ = [
+    "FileInput",
+    "LoadedSite",
+    "Outputs",
+    "SimulatorInput",
+    "Site",
+    "SiteFileError",
+    "load_site",
+    "parse_address",
+    "unwritable",
+]
 
 SHIPPED_CLASSES = ("lift", "boiler")
 
@@ -138,6 +149,22 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def unwritable(folder: Path) -> str | None:
+    """Return why a folder cannot be written, or made; None where it can.
+
+    Examples
+    --------
+    >>> unwritable(Path("/dev/null/rejected"))
+    '/dev/null is not a folder'
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return f"{place} is not a folder"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
+
+
 def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
     """Load a site and everything it names; return it, or None with all that is wrong, a sentence each."""
     path = Path(path)
@@ -177,6 +204,11 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
         parse_address(site.outputs.address)
     except ValueError as error:
         problems.append(f"{path}: $.outputs.address: {error}")
+    for key in ("archive", "dead_letters"):
+        name = getattr(site.outputs, key)
+        problem = None if name is None else unwritable(folder / name)
+        if problem is not None:
+            problems.append(f"{path}: $.outputs.{key}: {problem}")
     names = [one.name for one in site.inputs]
     problems += [
         f"{path}: $.inputs: two inputs are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})

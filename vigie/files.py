@@ -16,6 +16,7 @@ __all__ = ["score", "simulate"]
 def score(given: argparse.Namespace) -> int:
     """Score a file."""
     from flows.runs import score_file
+    from flows.site import unwritable
     from flows.sources import FileSource, InputError
 
     out = Path(given.out)
@@ -23,6 +24,10 @@ def score(given: argparse.Namespace) -> int:
         raise Failure(f"--out {out}: the name must end in .parquet or .csv")
     if not out.absolute().parent.is_dir():
         raise Failure(f"--out {out}: there is no folder {out.absolute().parent}")
+    letters = None if given.dead_letters is None else Path(given.dead_letters)
+    problem = None if letters is None else unwritable(letters)
+    if problem is not None:
+        raise Failure(f"--dead-letters {letters}: {problem}")
     sources: list[FileSource] = []
 
     def state() -> tuple[float, int]:
@@ -36,7 +41,7 @@ def score(given: argparse.Namespace) -> int:
                 equipment,
                 out,
                 asset=given.asset,
-                dead_letters=None if given.dead_letters is None else Path(given.dead_letters),
+                dead_letters=letters,
                 started=sources.append,
             )
     except (ClassFileError, InputError) as error:

@@ -131,8 +131,9 @@ def json_lines(batch: pa.RecordBatch) -> bytes:
     >>> json_lines(fleet.step(61_000_000)).splitlines()[-1][:60]
     b'{"asset":"lift-0001","signal":"controller_state","start":"19'
     """
-    values = np.round(batch.column("values").values.to_numpy(), _DECIMALS)
+    values = np.round(batch.column("values").flatten().to_numpy(), _DECIMALS)
     ends = batch.column("values").offsets.to_numpy()
+    ends = ends - ends[0]  # of a slice they begin in the middle
     starts = np.datetime_as_string(batch.column("start").to_numpy(zero_copy_only=False).astype("M8[us]"))
     rows = [
         {"asset": asset, "signal": signal, "start": f"{start}Z", "period_us": period, "values": v.tolist()}
