@@ -165,8 +165,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one flat object of figures")
     given = parser.parse_args()
-    figures = profile("lift", 250, 600, 200, (3, 30), given.runs)
-    figures |= profile("boiler", 5000, 960, 360, (100, 60), given.runs)
+    figures = profile("lift", 250, 600, 200, (3, 120), given.runs)
+    figures |= profile("boiler", 5000, 960, 360, (100, 180), given.runs)
     figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{'profile':8} {'readings/s':>14} {'x plain bytewax + river':>24} {'state an asset':>16}")
     for name in ("lift", "boiler"):

@@ -488,7 +488,7 @@ KINDS: dict[str, CycleKind] = {
         roles=("temperature", "pressure"),
         parameters=(("reference_c", 50.0), ("bar_per_k", 0.01), ("hold_s", 60.0)),
         outputs=(
-            Output("corrected_bar", "bar", "pressure", "Pressure, corrected to a water temperature of reference_c"),
+            Output("corrected_bar", "bar", "pressure", "Pressure, corrected for the temperature of the water"),
             Output("bar_per_day", "bar/d", "pressure", "Trend of the corrected pressure"),
             Output(
                 "bar_per_k", "bar/K", "pressure", "Rise of the pressure with temperature; rises as the vessel fails"

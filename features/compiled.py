@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ from numba.core import config
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_ROOM = 100_000_000
+"""Bytes that a disk must have free to keep compiled code."""
 
 
 def _cache_folder() -> str:
@@ -30,16 +35,19 @@ def _cache_folder() -> str:
             source = path.read_bytes()
             if b"\n@kernel" in source or b"\n@finite_kernel" in source:
                 digest.update(str(path).encode() + source)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    for base in (home, Path(tempfile.gettempdir())):
-        folder = base / "vigie" / digest.hexdigest()[:16]
+    # Compiled code is loaded and run, so the folder must be this user's own, and closed to others.
+    homes = [os.environ.get("XDG_CACHE_HOME", ""), "~/.cache", f"{tempfile.gettempdir()}/vigie-{os.getuid()}"]
+    for home in filter(None, homes):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
+            base = Path(home).expanduser() / "vigie"
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = base / digest.hexdigest()[:16]
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_uid == os.getuid() and shutil.disk_usage(folder).free > _ROOM:
+                return str(folder)
+        except (OSError, RuntimeError):
             continue
-        if os.access(folder, os.W_OK):
-            return str(folder)
-    return ""
+    return tempfile.mkdtemp(prefix="vigie-")
 
 
 if not config.CACHE_DIR:  # type: ignore[attr-defined]

@@ -434,7 +434,7 @@ def ingest(layout: Layout, state: State, pool: Pool, blocks: Blocks, out: Output
     The common case, a block of good samples that follows what its signal has sent, is written out here on local
     names: a call that passes the tables costs more than adding a sample.
     """
-    room = layout.queue_start[-1] + 1
+    room = layout.queue_start[-1] * layout.cycle_queues.shape[1] + 1
     times = np.empty(room, np.int64)
     roles = np.empty(room, np.int8)
     scratch = np.empty(room, np.float32)
@@ -454,9 +454,10 @@ def ingest(layout: Layout, state: State, pool: Pool, blocks: Blocks, out: Output
     block_spectrum, values = blocks.spectrum, blocks.values
     for block in range(used[NEXT], len(block_row)):
         n = block_count[block]
+        closing = slots + min(n, (n - 1) * max(block_period[block], 0) // window_us + 2)
         if (
-            used[ROWS] + 2 * (slots + n) > row_room
-            or used[HORIZONS] + horizons * (slots + n) > horizon_room
+            used[ROWS] + 2 * closing > row_room
+            or used[HORIZONS] + horizons * closing > horizon_room
             or used[REJECTS] + n + 1 > reject_room
             or free[1] < n + 1
         ):
@@ -583,7 +584,7 @@ def close_due(
 
     Horizons close with their last window only when everything is closed: silence alone does not end an hour.
     """
-    room = layout.queue_start[-1] + 1
+    room = layout.queue_start[-1] * layout.cycle_queues.shape[1] + 1
     times = np.empty(room, np.int64)
     roles = np.empty(room, np.int8)
     scratch = np.empty(room, np.float32)

@@ -67,7 +67,7 @@ STATISTICS = (
     "first",
     "last",
 )
-"""Statistics of one signal over one window, in the order of the feature columns (definitions: `features.windows`)."""
+"""Statistics of one signal over one window, in the order of the feature columns (definitions: `features.moments`)."""
 
 SHIPPED = Path(__file__).parent / "classes"
 
@@ -76,6 +76,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|min|h|d)\Z")
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 Positive = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0.001, le=1e8)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -112,7 +113,7 @@ class Signal(_Table, frozen=True):
 
     unit: str
     range: tuple[float, float]
-    period_s: Positive
+    period_s: Annotated[float, Meta(ge=1e-6, le=1e8)]
     description: str
     columns: tuple[str, ...] = ()
     codes: dict[str, float] = {}
@@ -191,7 +192,7 @@ class Detection(_Table, frozen=True):
     warm_up: Annotated[int, Meta(ge=10)] = 360
     memory: Annotated[int, Meta(ge=10)] = 5000
     smoothing: Annotated[int, Meta(ge=1)] = 1
-    healthy_above_alarm: Annotated[float, Meta(gt=0, lt=1)] = 0.001
+    healthy_above_alarm: Annotated[float, Meta(ge=1e-6, lt=1)] = 0.001
 
 
 class StateCodes(_Table, frozen=True):
@@ -226,7 +227,7 @@ class Layout(_Table, frozen=True):
 
     time: str = "time"
     asset: str = "asset"
-    separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    separator: Annotated[str, Meta(pattern=r"^[ -~\t]$")] = ","
     ignore: tuple[str, ...] = ()
 
 
@@ -275,14 +276,14 @@ class EquipmentClass(_Table, frozen=True, dict=True):
 
     name: str
     description: str
-    window_s: Positive
-    lateness_s: Annotated[float, Meta(ge=0)]
-    idle_after_s: Positive
-    silent_after_s: Positive
+    window_s: Annotated[float, Meta(ge=0.001, le=86400)]
+    lateness_s: Annotated[float, Meta(ge=0, le=86400)]
+    idle_after_s: Seconds
+    silent_after_s: Seconds
     signals: dict[str, Signal]
     detection: Detection
-    future_s: Positive = 60.0
-    horizons_s: tuple[Positive, ...] = (600.0, 3600.0, 86400.0)
+    future_s: Seconds = 60.0
+    horizons_s: tuple[Seconds, ...] = (600.0, 3600.0, 86400.0)
     failure_horizons: Annotated[tuple[str, ...], Meta(min_length=1)] = ("2h", "24h", "7d")
     time_zone: str | None = None
     table: Layout = Layout()
@@ -418,6 +419,8 @@ def _contradictions(c: EquipmentClass) -> list[str]:
         if horizon < previous or abs(horizon / previous - round(horizon / previous)) > 1e-9:
             found.append(f"$.horizons_s: {horizon:g} s is not a whole multiple of {previous:g} s")
         previous = horizon
+    if c.lateness_s > 1000 * c.window_s:
+        found.append("$.lateness_s: must be at most a thousand windows")
     if c.idle_after_s < c.window_s + c.lateness_s:
         found.append("$.idle_after_s: must be at least window_s + lateness_s")
     if c.time_zone is not None:

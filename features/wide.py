@@ -202,7 +202,7 @@ def decode_wide_table(batch: pa.RecordBatch, equipment: EquipmentClass, *, asset
 
     try:
         return decode_table(WideTable(names, columns, raw), equipment, asset=asset, source=source)
-    except TelemetryError as error:
+    except (TelemetryError, pa.ArrowNotImplementedError) as error:
         every = np.arange(batch.num_rows)
         return Decoded(
             empty_blocks(), [Rejected(Reason.MALFORMED, max(1, len(every)), source, raw(every), detail=str(error))]

@@ -39,6 +39,8 @@ from features.telemetry import Reason, Rejected
 __all__ = ["ClosedWindows", "ShardBatch", "ShardWindows", "Silence", "Step"]
 
 VERSION = 1
+LONGEST_BLOCK = 4096
+"""Samples that are taken at once, so that no block asks for more room than this."""
 NO_LIMIT = 2**62
 """Latest acceptable time where nothing is in the future: a replay."""
 
@@ -324,31 +326,21 @@ class ShardWindows:
         A vibration block longer than a spectrum is cut to spectra. Any other block that lasts longer than the lateness
         is cut where windows end, because its end would close windows that the next block has yet to fill.
         """
-        spectral = np.zeros(len(self._signals), np.int64)
+        most = np.full(len(self._signals), LONGEST_BLOCK, np.int64)
         for index, plan in self._spectra.items():
-            spectral[index] = plan.n
-        most = spectral[signal]
+            most[index] = plan.n
+        batch, row, signal = _cut(batch, row, signal, -(-batch.count // most[signal]), most[signal])
         last = batch.start + (batch.count - 1) * batch.period
         window_us = self._layout.window_us
         long = (last - batch.start > self._layout.lateness_us) & (batch.period > 0) & (last > batch.start)
-        by_window = long & (most == 0)
-        by_spectrum = (most > 0) & (batch.count > most)
-        if by_window.any() or by_spectrum.any():
-            opening = batch.start // window_us
-            pieces = np.where(by_window, last // window_us - opening + 1, 1)
-            pieces = np.where(by_spectrum, -(-batch.count // np.maximum(most, 1)), pieces)
-            origin = np.repeat(np.arange(len(pieces)), pieces)
-            number = np.arange(len(origin)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-            ahead = (opening[origin] + number) * window_us - batch.start[origin]
-            at_window = -(-ahead // np.maximum(batch.period[origin], 1))
-            skip = np.where(by_spectrum[origin], number * most[origin], at_window)
-            skip[number == 0] = 0
-            end = np.append(skip[1:], 0)
-            end = np.where(np.append(number[1:], 0) == 0, batch.count[origin], end)
-            start = batch.start[origin] + skip * batch.period[origin]
-            cut = replace(_select(batch, origin), start=start, first=batch.first[origin] + skip, count=end - skip)
-            filled = cut.count > 0
-            batch, row, signal = _select(cut, filled), row[origin][filled], signal[origin][filled]
+        for index in self._spectra:
+            long &= signal != index
+        windows = np.where(long, last // window_us - batch.start // window_us + 1, 1)
+        # Where samples lie further apart than windows, each is a block of its own.
+        sparse = windows > batch.count
+        batch, row, signal = _cut(
+            batch, row, signal, np.where(sparse, batch.count, windows), np.where(sparse, 1, 0), window_us
+        )
         if len(row) > 1:
             # An asset's blocks stand together, so that its state is in the cache, and in the order of time.
             if (np.diff(row) < 0).any():
@@ -446,6 +438,30 @@ class ShardWindows:
         step.accepted += int(out.used[ACCEPTED])
         for counter in (ROWS, HORIZONS, REJECTS, ACCEPTED):
             out.used[counter] = 0
+
+
+def _cut(
+    batch: ShardBatch,
+    row: NDArray[np.int32],
+    signal: NDArray[np.int32],
+    pieces: NDArray[np.int64],
+    size: NDArray[np.int64],
+    window_us: int = 1,
+) -> tuple[ShardBatch, NDArray[np.int32], NDArray[np.int32]]:
+    """Cut blocks into so many pieces: of `size` samples, or where windows end where the size is 0."""
+    if not (pieces > 1).any():
+        return batch, row, signal
+    origin = np.repeat(np.arange(len(pieces)), pieces)
+    number = np.arange(len(origin)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    ahead = (batch.start[origin] // window_us + number) * window_us - batch.start[origin]
+    at_window = -(-ahead // np.maximum(batch.period[origin], 1))
+    skip: NDArray[np.int64] = np.where(size[origin] > 0, number * size[origin], at_window).astype(np.int64)
+    skip[number == 0] = 0
+    end = np.where(np.append(number[1:], 0) == 0, batch.count[origin], np.append(skip[1:], 0))
+    start = batch.start[origin] + skip * batch.period[origin]
+    cut = replace(_select(batch, origin), start=start, first=batch.first[origin] + skip, count=end - skip)
+    filled = cut.count > 0
+    return _select(cut, filled), row[origin][filled], signal[origin][filled]
 
 
 def _select(batch: ShardBatch, where: NDArray[Any]) -> ShardBatch:

@@ -220,7 +220,7 @@ def series_types() -> dict[str, str]:
     ('counter', 'histogram', 'gauge')
     """
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
-    types: dict[str, str] = {family.name: family.type for family in (*ASSET_FAMILIES, FAILURE_MODE)}
+    types: dict[str, str] = {family.name: family.type for family in ASSET_FAMILIES}
     registry = CollectorRegistry()
     Pipeline(registry)
     for metric in registry.collect():

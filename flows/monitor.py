@@ -64,7 +64,7 @@ class Monitor:
     now_us
         The clock of a live run in microseconds since 1970; None in a replay.
     flush
-        Whether windows close when the input ends: yes for files, no for a stream that will go on.
+        Asked when the input ends, whether windows close: yes for files, no for a stream that will go on.
     """
 
     classes: Mapping[str, EquipmentClass]
@@ -73,7 +73,7 @@ class Monitor:
     inputs: Mapping[str, Input] = field(default_factory=dict)
     shards: int = 16
     now_us: Callable[[], int] | None = None
-    flush: bool = True
+    flush: Callable[[], bool] = lambda: True
 
 
 def build(monitor: Monitor, sources: Mapping[str, Source[Message]], sinks: Sinks) -> Dataflow:
@@ -150,7 +150,7 @@ class _Keyed(StatefulBatchLogic[tuple[str, Any], tuple[str, Any], None]):
     def on_eof(self) -> tuple[Iterable[tuple[str, Any]], bool]:
         self._weigh()
         end = getattr(self._step, "end", None)
-        if end is None or not self._monitor.flush:
+        if end is None or not self._monitor.flush():
             return (), StatefulBatchLogic.RETAIN
         return [(self._name, result) for result in end()], StatefulBatchLogic.RETAIN
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from bytewax.dataflow import Dataflow
+from bytewax.errors import BytewaxRuntimeError
 from bytewax.inputs import Source
 from bytewax.testing import run_main
 from prometheus_client import CollectorRegistry
 
 from features.assets import Register
 from features.signals import EquipmentClass
+from flows.dispatch import Decision
 from flows.exporter import Server
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
@@ -26,6 +29,7 @@ from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
 from flows.site import LoadedSite, SimulatorInput, parse_address
 from flows.sources import FileSource, InputError, Message, open_check
 from flows.steps import Input
+from models.scoring import Scorer
 
 __all__ = ["Live", "Scored", "live_site", "score_file"]
 
@@ -77,6 +81,7 @@ def score_file(
     InputError
         If the file cannot be read; nothing is written then.
     """
+    Scorer(equipment)  # refuses a detector that does not exist
     open_check(path, equipment)
     pipeline = Pipeline(CollectorRegistry())
     source = FileSource([path], equipment)
@@ -91,7 +96,7 @@ def score_file(
     sinks = Sinks(scores=rows, dead_letters=letters)
     if started is not None:
         started(source)
-    run_main(build(monitor, {"file": source}, sinks), epoch_interval=EPOCH)
+    _run(build(monitor, {"file": source}, sinks))
     if source.failure is not None:
         raise InputError(source.failure)
     account = pipeline.account()
@@ -118,6 +123,10 @@ class Live:
         Folders, or None.
     shards
         Number of shards a class.
+    stop
+        What ends the sources early; windows stay open then, and close where every source has ended by itself.
+    told
+        Called with each page, ticket and end of an episode.
     """
 
     classes: Mapping[str, EquipmentClass]
@@ -129,6 +138,8 @@ class Live:
     archive: Path | None = None
     dead_letters: Path | None = None
     shards: int = 16
+    stop: threading.Event = field(default_factory=threading.Event)
+    told: Callable[[Decision], None] = lambda decision: None
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(CollectorRegistry())
@@ -143,10 +154,10 @@ class Live:
             inputs=self.inputs,
             shards=self.shards,
             now_us=lambda: time.time_ns() // 1000,
-            flush=False,
+            flush=lambda: not self.stop.is_set(),
         )
         sinks = Sinks(
-            metrics=FleetSink(self.fleet),
+            metrics=FleetSink(self.fleet, self.told),
             dead_letters=None if self.dead_letters is None else DeadLetterSink(self.dead_letters, self._class_of),
             archive=None if self.archive is None else ArchiveSink(self.archive, self.classes),
         )
@@ -154,12 +165,25 @@ class Live:
         with Server(self.fleet, self.pipeline, *self.address, page=self.page) as server:
             serving(server)
             server.ready = True
-            run_main(flow, epoch_interval=EPOCH)
+            _run(flow)
         return self.pipeline.account()
 
     def _class_of(self, asset: str) -> str | None:
         known = self.register.get(asset)
         return None if known is None else known.equipment
+
+
+def _run(flow: Dataflow) -> None:
+    """Run a dataflow to its end; what the machine refused comes up as the error that it was."""
+    try:
+        run_main(flow, epoch_interval=EPOCH)
+    except BytewaxRuntimeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, OSError | KeyboardInterrupt):
+            raise cause from None
+        raise
 
 
 def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
@@ -189,6 +213,7 @@ def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
         archive=None if site.outputs.archive is None else folder / site.outputs.archive,
         dead_letters=None if site.outputs.dead_letters is None else folder / site.outputs.dead_letters,
         shards=site.shards,
+        stop=stop,
     )
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
 from flows.simulator.fleet import FleetPlan
+from models.scoring import Scorer
 
 __all__ = [
     "FileInput",
@@ -22,17 +23,12 @@ __all__ = [
     "Outputs",
     "SimulatorInput",
     "Site",
-    "SiteFileError",
     "load_site",
     "parse_address",
     "unwritable",
 ]
 
 SHIPPED_CLASSES = ("lift", "boiler")
-
-
-class SiteFileError(ValueError):
-    """A site file that cannot be used; the message names the file, the place and what is wrong."""
 
 
 class FileInput(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="files"):
@@ -184,6 +180,7 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
     for name in (*SHIPPED_CLASSES, *(str(folder / one) for one in site.classes)):
         try:
             equipment = load_class(name)
+            Scorer(equipment)  # refuses a detector that does not exist
         except ClassFileError as error:
             problems.append(str(error))
         else:
@@ -213,6 +210,13 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
     problems += [
         f"{path}: $.inputs: two inputs are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})
     ]
+    simulators = [one for one in site.inputs if isinstance(one, SimulatorInput)]
+    if len(simulators) > 1:
+        problems.append(f"{path}: $.inputs: only one input can be a simulator, its assets would have the same ids")
+    for one in simulators:
+        known = sorted(register.keys() & set(one.plan(0).asset_ids))
+        if known:
+            problems.append(f"{path}: $.inputs: the register has an asset {known[0]!r}, as the simulated fleet does")
     if files and not register:
         problems.append(f"{path}: $.assets: a site that reads files needs a register of its assets")
     return (None if problems else LoadedSite(site, folder, classes, register, files)), problems

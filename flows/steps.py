@@ -26,6 +26,8 @@ __all__ = ["Assess", "Decoder", "Dispatch", "Input", "Reject", "Score", "Shard",
 
 
 _NEVER = -(2**62)
+_LEAP_US = 86_400_000_000
+"""How far ahead of the middle of a message, or of all that came before, a reading may move an input's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,10 @@ class Shard:
         end = start + np.maximum(count - 1, 0) * period
         end = np.where((end > limit_us) | (end < start), _NEVER, end)
         before = self._clock.get(source, _NEVER)
+        # A reading or two far ahead of the rest are a wrong clock: they must not close everybody's windows.
+        valid = end > _NEVER
+        if valid.any():
+            end[end > max(before, int(np.median(end[valid]))) + _LEAP_US] = _NEVER
         clock = np.maximum(np.maximum.accumulate(end), before)
         self._clock[source] = int(clock[-1])
         if clock[-1] > 0:

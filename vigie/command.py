@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--lifts", type=_count, default=16, metavar="N", help="simulated lifts (default: 16)")
     demo.add_argument("--boilers", type=_count, default=8, metavar="N", help="simulated boilers (default: 8)")
     demo.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="the same seed gives the same fleet (default: 1)"
+        "--seed", type=_count, default=1, metavar="N", help="the same seed gives the same fleet (default: 1)"
     )
     demo.add_argument(
         "--speed", type=_positive, default=7200.0, metavar="X", help="seconds simulated a second (default: 7200)"
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--lifts", type=_count, default=2, metavar="N", help="lifts (default: 2)")
     simulate.add_argument("--boilers", type=_count, default=1, metavar="N", help="boilers (default: 1)")
     simulate.add_argument("--days", type=_positive, default=1.0, metavar="D", help="days (default: 1)")
-    simulate.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes")
+    simulate.add_argument("--seed", type=_count, default=0, metavar="N", help="the same seed gives the same bytes")
     simulate.add_argument("--start", default="2026-01-05T00:00:00Z", metavar="TIME", help="first moment, ISO 8601")
     simulate.add_argument("--faults", choices=["none", "natural", "demo"], default="natural", help="default: natural")
     simulate.add_argument("--mode", choices=["burst", "continuous"], default="burst", help="default: burst")
@@ -110,17 +110,19 @@ def _command(
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1000000, got {text!r}")
-    return value
+    if not (text.isascii() and text.isdigit() and int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 1000000, got {text!r}")
+    return int(text)
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -155,7 +157,7 @@ def _simulate(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from flows.site import load_site
+    from flows.site import SimulatorInput, load_site
 
     site, problems = load_site(given.site)
     for problem in problems:
@@ -163,5 +165,7 @@ def _check(given: argparse.Namespace) -> int:
     if site is None:
         return 1
     files = sum(map(len, site.files.values()))
-    print(f"{given.site}: {len(site.register)} assets, {len(site.site.inputs)} inputs, {files} files: nothing is wrong")
+    simulated = sum(one.lifts + one.boilers for one in site.site.inputs if isinstance(one, SimulatorInput))
+    assets = len(site.register) + simulated
+    print(f"{given.site}: {assets} assets, {len(site.site.inputs)} inputs, {files} files: nothing is wrong")
     return 0

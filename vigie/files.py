@@ -24,6 +24,8 @@ def score(given: argparse.Namespace) -> int:
         raise Failure(f"--out {out}: the name must end in .parquet or .csv")
     if not out.absolute().parent.is_dir():
         raise Failure(f"--out {out}: there is no folder {out.absolute().parent}")
+    if out.is_dir() or unwritable(out.absolute().parent) is not None:
+        raise Failure(f"--out {out}: this is a folder, or its folder cannot be written")
     letters = None if given.dead_letters is None else Path(given.dead_letters)
     problem = None if letters is None else unwritable(letters)
     if problem is not None:
@@ -46,6 +48,8 @@ def score(given: argparse.Namespace) -> int:
             )
     except (ClassFileError, InputError) as error:
         raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(f"the output cannot be written: {error}") from None
     print(account_line(result.account))
     print(f"{result.windows:,} windows, {result.pages:,} pages -> {out}")
     return 0
@@ -62,6 +66,8 @@ def simulate(given: argparse.Namespace) -> int:
         raise Failure(f"--start {given.start}: expected a time such as 2026-01-05T00:00:00Z") from None
     if start.tzinfo is None:
         raise Failure(f"--start {given.start}: a time needs its zone, such as 2026-01-05T00:00:00Z")
+    if not 1970 <= start.year < 2200 or start.timestamp() < 0:
+        raise Failure(f"--start {given.start}: expected a time from 1970 to 2199")
     if given.lifts + given.boilers == 0:
         raise Failure("there is nothing to simulate: give --lifts or --boilers")
     plan = FleetPlan(
@@ -82,6 +88,9 @@ def simulate(given: argparse.Namespace) -> int:
         share[:] = [done, readings]
 
     with progress(lambda: (share[0], int(share[1]))):
-        readings = write_fleet(plan, out, given.wire, wrote)
+        try:
+            readings = write_fleet(plan, out, given.wire, wrote)
+        except OSError as error:
+            raise Failure(f"{out}: the fleet cannot be written: {error}") from None
     print(f"{readings:,} readings of {given.lifts} lifts and {given.boilers} boilers -> {out}")
     return 0

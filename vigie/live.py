@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 import threading
@@ -48,6 +49,7 @@ def demo(given: argparse.Namespace) -> int:
             sources={"simulator": SimulatorSource(plan, given.speed, stop)},
             inputs={"simulator": Input(endless=True)},
             address=given.address,
+            stop=stop,
         )
         _serve(
             live,
@@ -68,26 +70,46 @@ def run(given: argparse.Namespace) -> int:
     with _said_when_slow():
         compile_kernels(site.classes.values())
     with _stopped_by_signal(None) as stop:
-        _serve(live_site(site, stop, page=given.page), f"{site.site.name}: {len(site.register)} assets")
+        live = live_site(site, stop, page=given.page)
+        _serve(live, f"{site.site.name}: {len(live.register)} assets")
     return 0
 
 
 def _serve(live: object, what: str) -> None:
+    from flows.dispatch import Decision
+    from flows.exporter import Server
     from flows.runs import Live
 
     assert isinstance(live, Live)
-    print(f"vigie watches {what}")
+    register = live.register
+
+    def serving(server: Server) -> None:
+        print(f"vigie watches {what}")
+        print(f"listening on {server.url}  (Ctrl-C ends)", flush=True)
+
+    def told(decision: Decision) -> None:
+        at = datetime.fromtimestamp(decision.window_start_us / 1e6, UTC)
+        asset = register.get(decision.asset)
+        to = f" to {asset.provider}" if decision.rung == "page" and asset is not None and asset.provider else ""
+        what = decision.outcome if decision.rung == "closed" else decision.rung + to
+        print(f"{at:%Y-%m-%d %H:%M} {decision.asset} {what}: {decision.reason}", flush=True)
+
+    live.told = told
     try:
-        account = live.run(lambda server: print(f"listening on {server.url}  (Ctrl-C ends)", flush=True))
+        account = live.run(serving)
     except OSError as error:
-        raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) and error.filename is None:
+            raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None
+        raise Failure(str(error)) from None
+    if not live.stop.is_set():
+        print("every input has ended")
     print(account_line(account))
 
 
 @contextmanager
 def _said_when_slow() -> Iterator[None]:
     """Say why nothing happens yet where compiling takes long: once on each machine and version."""
-    text = "compiling for this machine, once: about a minute"
+    text = "compiling for this machine, once: one to three minutes"
     timer = threading.Timer(3.0, lambda: print(text, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()

@@ -154,6 +154,7 @@ const shortMode = (mode) => mode.words.split(": ")[0];
 function unknown(asset) {
   if (asset.state === "silent") return "cannot know while it is silent";
   if (asset.state === "stopped") return "cannot know while it is stopped";
+  if (asset.state === "ok") return "none in sight";
   return "cannot know yet";
 }
 

@@ -46,7 +46,7 @@ def test_a_class_needs_a_file_and_no_code(tmp_path: Path) -> None:
     [
         (("window_s", "windows"), r"unknown field `windows`"),
         (("period_s = 1.0", 'period_s = "fast"'), r"expected `float`, got `str` - at `\$.signals\[...\].period_s`"),
-        (("period_s = 1.0", "period_s = 0.0"), r"> 0.* - at `\$.signals\[...\].period_s`"),
+        (("period_s = 1.0", "period_s = 0.0"), r">= 1e-06.* - at `\$.signals\[...\].period_s`"),
         (("range = [0.0, 1000.0]", "range = [5.0, 1.0]"), r"\$.signals.power.range: the first number must be below"),
         (("power.mean", "power.meen"), r"\$.detection.features: no feature is called 'power.meen'"),
         (("power.mean", "power.mean@running"), r"no condition is called 'running'"),
@@ -110,3 +110,37 @@ def test_every_kind_of_cycle_has_its_own_code() -> None:
 def test_a_duration_needs_number_and_unit(text: str) -> None:
     with pytest.raises(ValueError, match="a duration is a number with"):
         parse_duration_s(text)
+
+
+def test_one_signal_may_play_two_roles(tmp_path: Path) -> None:
+    import numpy as np
+
+    from features.windows import ShardBatch, ShardWindows
+
+    cycle = "[cycles.c]\nkind = 'difference'\nsignals = {warm='power', cold='power'}\n[detection]"
+    shard = ShardWindows(load_class(write(tmp_path, GOOD.replace("[detection]", cycle).replace("= 1.0", "= 0.05"))))
+    n = 5000
+    none, ones, times = np.zeros(n, np.int32), np.ones(n, np.int64), np.arange(n) * 50_000
+    values = np.full(n, 7.0)
+    step = shard.push(
+        ShardBatch(["a"], ["power"], none, none, times, 0 * ones, np.arange(n), ones, times, values, "test")
+    )
+    closed = np.concatenate([c.features for c in step.closed])
+    assert (closed[:, shard.equipment.feature_index["c.mean"]] == 0.0).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("window_s = 10.0", "window_s = 1e12"),
+        ("window_s = 10.0", "window_s = inf"),
+        ("lateness_s = 5.0", "lateness_s = 86000.0"),
+        ("idle_after_s = 60.0", "idle_after_s = inf"),
+        ("period_s = 1.0", "period_s = 1e-300"),
+    ],
+)
+def test_values_that_no_machine_could_hold_are_refused(tmp_path: Path, change: tuple[str, str]) -> None:
+    text = GOOD.replace(*change)
+    assert text != GOOD
+    with pytest.raises(ClassFileError):
+        load_class(write(tmp_path, text))

@@ -371,3 +371,18 @@ def test_long_blocks_of_several_signals_make_nothing_late() -> None:
     column = STATISTICS.index("mean")
     for _, features in found.values():
         assert features[column] == features[len(STATISTICS) + column], "both signals, cut alike"
+
+
+def test_a_block_whose_samples_lie_further_apart_than_windows_costs_no_more_than_its_samples() -> None:
+    shard = ShardWindows(machine())
+    year_us = 31_536_000_000_000
+    step = shard.push(batch([("a", "slow", START - 40 * year_us, year_us, [1.0] * 100)]))
+    assert step.accepted + sum(r.readings for r in step.rejected) == 100
+    assert step.accepted >= 60
+
+
+def test_a_block_of_very_many_samples_is_taken_in_bounded_room() -> None:
+    shard = ShardWindows(machine())
+    step = shard.push(batch([("a", "fast", START, 1, [1.0] * 300_000)]))
+    assert step.accepted + sum(r.readings for r in step.rejected) == 300_000
+    assert len(shard._out.row) < 20_000

@@ -142,3 +142,11 @@ def test_the_age_of_an_endless_input_begins_with_the_run(pipeline: Pipeline) -> 
     now[0] = 160.0
     decode(Message("in", "blocks", blocks([("l1", "flow", START_US, 0, [1.0])])))
     assert seen() == 160.0
+
+
+def test_a_reading_far_ahead_of_the_rest_moves_nobodys_clock(pipeline: Pipeline) -> None:
+    rows = [("l1", "motor_current", START_US + n * 1_000_000, 0, [1.0]) for n in range(20)]
+    rows.insert(5, ("l2", "motor_current", START_US + 400 * 86_400_000_000, 0, [1.0]))
+    deal = shard(pipeline)
+    clocks = [int(i.clock.max()) for _, (_, i) in deal(Telemetry("in", blocks(rows), [])) if isinstance(i, ShardBatch)]
+    assert max(clocks) == START_US + 19_000_000

@@ -11,6 +11,7 @@ from models.detector import Detector, StateError
 from models.half_space_trees import HalfSpaceTrees
 from models.hotelling import Hotelling
 from models.river_adapter import RiverDetector
+from models.scoring import DETECTORS
 
 
 def river(n_features: int, warm_up: int, seed: int) -> Detector:
@@ -27,6 +28,10 @@ FACTORIES: dict[str, DetectorFactory] = {
     "cusum": lambda n_features, warm_up, seed: Cusum(n_features, warm_up),
     "river": river,
 }
+
+
+def test_every_detector_that_a_class_may_name_is_checked() -> None:
+    assert set(DETECTORS) <= set(FACTORIES)
 
 
 @pytest.mark.parametrize("check", list(yield_checks()), ids=lambda check: check.__name__)
