@@ -54,6 +54,11 @@ def test_every_relative_link_of_the_documents_resolves() -> None:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_the_readme_has_no_place_left_to_fill() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert re.findall(r"\b(?:LIFT|BOILER|FIGURES|TODO|XXX)", text) == []
+
+
 def test_the_readme_names_only_commands_and_targets_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
