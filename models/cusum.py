@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.compiled import kernel
 from models.detector import ArrayDetector, Floats, Rows
-from models.reference import effective, follow, spread
+from models.reference import effective, follow, least_seen, spread
 
 __all__ = ["Cusum"]
 
@@ -23,9 +23,6 @@ Weather and traffic move a healthy asset by half a deviation for days; the usual
 
 CLIP = 3.0
 """Deviations that count at most in one window, so that a single outlier fills no sum (Lucas and Crosier 1982)."""
-
-SELDOM = 10
-"""A feature takes part once it has been seen in a tenth of the warm-up's windows, but at least in so many."""
 
 CEILING = 2.0
 """Multiple of h beyond which a sum does not grow, so that a fault that is over is soon forgotten."""
@@ -166,7 +163,7 @@ def _score(
 def _learn(
     rows: NDArray[np.int32], x: NDArray[np.float64], s: State, warm_up: int, memory: float, factor: float
 ) -> None:
-    least = max(SELDOM, warm_up // 10)
+    least = least_seen(warm_up)
     for i in range(len(rows)):
         row = rows[i]
         if not np.isfinite(x[i]).any():

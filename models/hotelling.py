@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.compiled import kernel
 from models.detector import ArrayDetector, Floats, Rows
-from models.reference import effective, follow, spread, standardised
+from models.reference import effective, follow, least_seen, spread, standardised
 
 __all__ = ["Hotelling"]
 
@@ -25,9 +25,6 @@ SMALLEST = 1e-3
 
 ENOUGH = 5.0
 """Independent observations with which a feature's frozen mean and spread are fixed."""
-
-SELDOM = 10
-"""A feature takes part once it has been seen in a tenth of the warm-up's windows, but at least in so many."""
 
 REFRESH = 64
 """Windows learnt between two decompositions of the covariance, which cost 60 microseconds; 256 once it is settled."""
@@ -294,7 +291,7 @@ def _learn(
         s.learnt[row] += 1
         n = s.learnt[row]
         if n >= warm_up and (n - warm_up) % (REFRESH if n < SETTLED else 4 * REFRESH) == 0:
-            _refresh(row, s, memory, quantile, max(SELDOM, warm_up // 10))
+            _refresh(row, s, memory, quantile, least_seen(warm_up))
 
 
 @kernel

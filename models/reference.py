@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from features.compiled import kernel
 
-__all__ = ["effective", "follow", "spread", "standardised"]
+__all__ = ["effective", "follow", "least_seen", "spread", "standardised"]
+
+SELDOM = 10
+"""A feature takes part once it has been seen in a tenth of the warm-up's windows, but at least in so many."""
 
 CLIP = 5.0
 """Standard deviations beyond which a window that is learnt counts as if it lay there (Winsorised; Huber 1981)."""
@@ -37,6 +40,12 @@ RELATIVE_FLOOR = 1e-12
 
 ABSOLUTE_FLOOR = 1e-12
 """Smallest standard deviation of a feature that was never anything but 0."""
+
+
+@kernel
+def least_seen(warm_up: int) -> int:
+    """Return in how many windows a feature must have been seen before it takes part."""
+    return max(SELDOM, warm_up // 10)
 
 
 @kernel

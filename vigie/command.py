@@ -126,10 +126,12 @@ def _count(text: str) -> int:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"expected host:port, such as 127.0.0.1:9300; got {text!r}")
-    return host.strip("[]"), int(port)
+    from flows.site import parse_address
+
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _demo(given: argparse.Namespace) -> int:
