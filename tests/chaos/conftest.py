@@ -39,7 +39,7 @@ PATIENCE_S = 120.0
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the telemetry of a fleet that wears, a file for the assets of each shard, and its register."""
+    """Return a folder with the telemetry of a fleet that wears, a file for each shard, and its register."""
     folder = tmp_path_factory.mktemp("recorded")
     plan = FleetPlan(seed=3, lifts=3, boilers=2, start_us=START_US, days=5.0, mode="burst", faults="demo")
     write_fleet(plan, folder, "parquet")
