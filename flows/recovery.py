@@ -121,6 +121,22 @@ class Store:
                 part.close()
         return None if newest[1] is None else pickle.loads(newest[1])
 
+    def rewind(self) -> None:
+        """Remove what a killed run has written beyond the epoch at which the next run resumes; before each start.
+
+        The next run counts its epochs on from there. Once it has passed the number of an epoch of the killed run, the
+        engine would take a snapshot of that one for its own, of each step and key that has written none in between.
+        """
+        parts = [sqlite3.connect(path, timeout=10.0) for path in sorted(self.folder.glob("part-*.sqlite3"))]
+        try:
+            epoch = _resume_epoch(parts)
+            for part in parts:
+                with part:
+                    part.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,))
+        finally:
+            for part in parts:
+                part.close()
+
     def close(self) -> None:
         """Let others use it."""
         if self._lock is not None:
@@ -141,6 +157,7 @@ def open_store(
     command: str,
     fresh: bool = False,
     said: Callable[[str], None] = lambda sentence: None,
+    whole: bool = True,
 ) -> Store:
     """Open a store, or make it; hold it until it is closed.
 
@@ -156,6 +173,8 @@ def open_store(
         Set the present store aside and start anew.
     said
         Told in a sentence what was set aside.
+    whole
+        Whether all of the store lies here, as it does but for a cluster of several hosts.
 
     Raises
     ------
@@ -183,20 +202,20 @@ def open_store(
         if meta is None:
             meta = _Meta(FORMAT, uuid.uuid4().hex, shards, wanted)
             init_db_dir(folder, PARTS)
-            hidden = folder / "store.json.tmp"
-            hidden.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
-            hidden.replace(folder / "store.json")
+            _write_meta(folder, meta)
         _check(folder, meta, shards, wanted, command)
         if meta.classes != wanted:
-            grown = msgspec.structs.replace(meta, classes=meta.classes | wanted)
-            (folder / "store.json").write_bytes(msgspec.json.format(msgspec.json.encode(grown)))
+            _write_meta(folder, msgspec.structs.replace(meta, classes=meta.classes | wanted))
+        store = Store(folder, meta.id, lock)
+        if whole:
+            store.rewind()
     except OSError as error:
         lock.close()
         raise StoreError(f"{folder}: the recovery store cannot be written ({error.strerror})") from None
     except BaseException:
         lock.close()
         raise
-    return Store(folder, meta.id, lock)
+    return store
 
 
 def _check(folder: Path, meta: _Meta, shards: int, wanted: dict[str, str], command: str) -> None:
@@ -231,6 +250,12 @@ def _locked(path: Path) -> IO[str] | None:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
+
+
+def _write_meta(folder: Path, meta: _Meta) -> None:
+    hidden = folder / "store.json.tmp"
+    hidden.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
+    hidden.replace(folder / "store.json")
 
 
 def _read_meta(folder: Path) -> _Meta | None:
@@ -269,7 +294,7 @@ def _damage(folder: Path) -> str | None:
 
 def _set_aside(folder: Path) -> Path:
     """Move what a store holds beside it, and return where; the lock stays."""
-    number = 0
+    number, folder = 0, folder.resolve()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     while (aside := folder.with_name(f"{folder.name}.aside-{stamp}" + (f"-{number}" if number else ""))).exists():
         number += 1

@@ -79,9 +79,10 @@ def run(given: argparse.Namespace) -> int:
         store = None
         if given.recovery is not None and not given.holds_store:
             command = f"vigie run {given.site} --recovery {given.recovery}"
+            whole = place.processes == 1
             try:
                 store = held.enter_context(
-                    open_store(Path(given.recovery), site.site.shards, site.classes, command, given.fresh, say)
+                    open_store(Path(given.recovery), site.site.shards, site.classes, command, given.fresh, say, whole)
                 )
             except StoreError as error:
                 raise Failure(str(error)) from None

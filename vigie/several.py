@@ -15,6 +15,7 @@ from flows.credits import new_account
 from flows.exporter import Server
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
+from flows.recovery import Store
 from flows.site import LoadedSite, parse_address
 from flows.supervise import Heartbeat, Supervisor, free_ports
 from vigie.command import Failure
@@ -33,7 +34,10 @@ def supervise(given: argparse.Namespace, site: LoadedSite, place: Place, stop: t
     if place.processes > 1:
         numbers = [place.process]
         own, *others = _own_first(place)
-        heartbeat = Heartbeat(own, others)
+        try:
+            heartbeat = Heartbeat(own, others)
+        except OSError as error:
+            raise Failure(f"cannot reach the cluster as {own[0]}:{own[1]}: {error.strerror}") from None
     ports = free_ports(given.processes + len(numbers))
     if not local:
         local = tuple(f"127.0.0.1:{port}" for port in ports[: given.processes])
@@ -51,9 +55,13 @@ def supervise(given: argparse.Namespace, site: LoadedSite, place: Place, stop: t
             if given.recovery is not None:
                 command += ["--recovery", given.recovery, "--holds-store"]
             commands.append((command, f"http://127.0.0.1:{port}/metrics"))
-        supervisor = Supervisor(
-            commands, stop, prepare=lambda: new_account(account, len(local)), said=say, heartbeat=heartbeat
-        )
+
+        def prepare() -> None:
+            new_account(account, len(local))
+            if given.recovery is not None and place.processes == 1:
+                Store.held(Path(given.recovery)).rewind()
+
+        supervisor = Supervisor(commands, stop, prepare=prepare, said=say, heartbeat=heartbeat)
         address = parse_address(site.site.outputs.address)
         try:
             with Server(
