@@ -27,6 +27,8 @@ __all__ = ["Store", "StoreError", "class_form", "open_store"]
 
 FORMAT = 1
 """Version of the whole: raised where a release can no longer read what an earlier one wrote."""
+FLOW = "monitor"
+"""Name of the dataflow, the first part of the names of its steps."""
 PARTS = 2
 """Files of a store: as many as have shown to help, since each is written by one process at a time."""
 
@@ -104,22 +106,29 @@ class Store:
 
         It is read while the run writes, so that an input can tell what will never be asked for again.
         """
+        return self.states(step, key).get(step, {}).get(key)
+
+    def states(self, step: str = "", key: str = "") -> dict[str, dict[str, Any]]:
+        """Return the states that a restart would load, by step and key; of one step and key where they are named."""
+        query = "SELECT step_id, state_key, snap_epoch, ser_change FROM snaps WHERE snap_epoch < ?"
+        if step:
+            query += " AND step_id = ? AND state_key = ?"
         parts = [_opened(path) for path in sorted(self.folder.glob("part-*.sqlite3"))]
+        newest: dict[tuple[str, str], tuple[int, bytes | None]] = {}
         try:
-            epoch = _resume_epoch(parts)
-            newest: tuple[int, bytes | None] = (-1, None)
+            named = (_resume_epoch(parts), *((f"{FLOW}.{step}", key) if step else ()))
             for part in parts:
-                row = part.execute(
-                    "SELECT snap_epoch, ser_change FROM snaps WHERE step_id = ? AND state_key = ? AND snap_epoch < ?"
-                    " ORDER BY snap_epoch DESC LIMIT 1",
-                    (f"monitor.{step}", key, epoch),
-                ).fetchone()
-                if row is not None and row[0] > newest[0]:
-                    newest = row
+                for step_id, state_key, epoch, change in part.execute(query, named):
+                    if epoch > newest.get((step_id, state_key), (-1, None))[0]:
+                        newest[step_id, state_key] = epoch, change
         finally:
             for part in parts:
                 part.close()
-        return None if newest[1] is None else pickle.loads(newest[1])
+        found: dict[str, dict[str, Any]] = {}
+        for (step_id, state_key), (_, change) in newest.items():
+            if change is not None:
+                found.setdefault(step_id.removeprefix(f"{FLOW}."), {})[state_key] = pickle.loads(change)
+        return found
 
     def rewind(self) -> None:
         """Remove what a killed run has written beyond the epoch at which the next run resumes; before each start.
