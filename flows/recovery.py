@@ -131,6 +131,22 @@ class Store:
                 found.setdefault(step_id.removeprefix(f"{FLOW}."), {})[state_key] = pickle.loads(change)
         return found
 
+    def rewind(self) -> None:
+        """Remove what a killed run has written beyond the epoch at which the next run resumes; before each start.
+
+        The next run counts its epochs on from there. Once it has passed the number of an epoch of the killed run, the
+        engine would take a snapshot of that one for its own, of each step and key that has written none in between.
+        """
+        parts = [sqlite3.connect(path, timeout=10.0) for path in sorted(self.folder.glob("part-*.sqlite3"))]
+        try:
+            epoch = _resume_epoch(parts)
+            for part in parts:
+                with part:
+                    part.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,))
+        finally:
+            for part in parts:
+                part.close()
+
     def close(self) -> None:
         """Let others use it."""
         self._held.close()
@@ -187,10 +203,12 @@ def open_store(
     if not free:
         held.close()
         raise StoreError(f"{folder}: another run uses this recovery store; stop it first, or give each its own folder")
+    # Of several hosts the first looks after what they share.
+    first = not process
     try:
-        if fresh and (folder / "store.json").exists():
+        if fresh and first and (folder / "store.json").exists():
             said(f"{folder}: the recovery store was set aside as {_set_aside(folder)}")
-        damage = _damage(folder)
+        damage = _damage(folder) if first else None
         if damage is not None:
             said(
                 f"{folder}: the recovery store is damaged ({damage}); it was set aside as {_set_aside(folder)},"
@@ -201,13 +219,13 @@ def open_store(
         if meta is None:
             meta = _Meta(FORMAT, uuid.uuid4().hex, shards, wanted)
             init_db_dir(folder, PARTS)
-            hidden = folder / "store.json.tmp"
-            hidden.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
-            hidden.replace(folder / "store.json")
+            _write_meta(folder, meta)
         _check(folder, meta, shards, wanted, command)
         if meta.classes != wanted:
-            grown = msgspec.structs.replace(meta, classes=meta.classes | wanted)
-            (folder / "store.json").write_bytes(msgspec.json.format(msgspec.json.encode(grown)))
+            _write_meta(folder, msgspec.structs.replace(meta, classes=meta.classes | wanted))
+        store = Store(folder, meta.id, held)
+        if first:
+            store.rewind()
     except OSError as error:
         held.close()
         raise StoreError(f"{folder}: the recovery store cannot be written ({error.strerror})") from None
@@ -216,7 +234,7 @@ def open_store(
         raise
     finally:
         setting_up.close()
-    return Store(folder, meta.id, held)
+    return store
 
 
 def _check(folder: Path, meta: _Meta, shards: int, wanted: dict[str, str], command: str) -> None:
@@ -247,6 +265,12 @@ def _locked(path: Path, held: ExitStack, kind: int = fcntl.LOCK_EX, waits: bool 
     except BlockingIOError:
         return False
     return True
+
+
+def _write_meta(folder: Path, meta: _Meta) -> None:
+    hidden = folder / "store.json.tmp"
+    hidden.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
+    hidden.replace(folder / "store.json")
 
 
 def _read_meta(folder: Path) -> _Meta | None:
@@ -285,7 +309,7 @@ def _damage(folder: Path) -> str | None:
 
 def _set_aside(folder: Path) -> Path:
     """Move what a store holds beside it, and return where; the lock stays."""
-    number = 0
+    number, folder = 0, folder.resolve()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     while (aside := folder.with_name(f"{folder.name}.aside-{stamp}" + (f"-{number}" if number else ""))).exists():
         number += 1

@@ -12,6 +12,7 @@ not noticed by itself for many minutes.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import signal
 import socket
 import subprocess
@@ -39,10 +40,15 @@ DRAIN_S = 10.0
 """How long processes have to end by themselves before they are killed."""
 SHOWN_ON_S = 300.0
 """How long the last exposition of a process that is gone is shown on: longer than a restart, shorter than a lie."""
+ANSWER_S = 5.0
+"""How long a process has to answer a scrape; Prometheus gives up after 10."""
 BEAT_S = 0.2
 """Time between datagrams: a host's inputs may run ahead of another by what they read in it."""
 SILENT_S = 10.0
 """A host that was there and has not been heard for so long is cut off."""
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Reaches the processes whatever proxy the environment names."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -225,7 +231,11 @@ class Supervisor:
         with self._lock:
             for child in self._children:
                 if child.process is not None and child.process.poll() is None:
-                    with contextlib.suppress(OSError), urllib.request.urlopen(child.url, timeout=5.0) as answer:
+                    # A process can die in the middle of its answer.
+                    with (
+                        contextlib.suppress(OSError, http.client.HTTPException),
+                        _direct.open(child.url, timeout=ANSWER_S) as answer,
+                    ):
                         child.text, child.said_s = answer.read(), now
             texts = [child.text for child in self._children if child.text and now - child.said_s < SHOWN_ON_S]
         return merged(texts) + self._own()

@@ -7,7 +7,6 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -17,6 +16,7 @@ from flows.credits import new_account
 from flows.exporter import Server
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
+from flows.recovery import Store
 from flows.site import LoadedSite, parse_address
 from flows.supervise import Heartbeat, Supervisor, free_ports
 from vigie.command import Failure
@@ -37,7 +37,10 @@ def supervise(given: argparse.Namespace, site: LoadedSite, place: Place, stop: t
         account = Path(folder) / "credits"
         heartbeat = None
         if several_hosts:
-            heartbeat = Heartbeat(place.process, [parse_address(one) for one in meet], account)
+            try:
+                heartbeat = Heartbeat(place.process, [parse_address(one) for one in meet], account)
+            except OSError as error:
+                raise Failure(f"cannot reach the cluster as {meet[place.process]}: {error.strerror}") from None
             held.callback(heartbeat.close)
         commands = []
         for number, port in zip(numbers, ports[given.processes :], strict=True):
@@ -49,8 +52,16 @@ def supervise(given: argparse.Namespace, site: LoadedSite, place: Place, stop: t
             if given.recovery is not None:
                 command += ["--recovery", given.recovery, "--holds-store"]
             commands.append((command, f"http://127.0.0.1:{port}/metrics"))
-        renew = heartbeat.renew if heartbeat is not None else partial(new_account, account, len(meet))
-        supervisor = Supervisor(commands, stop, prepare=renew, said=say, heartbeat=heartbeat)
+
+        def prepare() -> None:
+            if heartbeat is None:
+                new_account(account, len(meet))
+            else:
+                heartbeat.renew()
+            if given.recovery is not None and place.process == 0:
+                Store.held(Path(given.recovery)).rewind()
+
+        supervisor = Supervisor(commands, stop, prepare=prepare, said=say, heartbeat=heartbeat)
         address = parse_address(site.site.outputs.address)
         try:
             with Server(

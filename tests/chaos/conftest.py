@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,14 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, recorded: Path) -> Callable[..., Run]:
+def run(tmp_path: Path, recorded: Path) -> Iterator[Callable[..., Run]]:
     made: list[Run] = []
 
     def make(name: str, *arguments: str, speed: float) -> Run:
         made.append(Run(tmp_path / name, recorded, speed, list(arguments)))
         return made[-1]
 
-    yield make  # type: ignore[misc]
+    yield make
     for one in made:
         if one.process is not None and one.process.poll() is None:
             one.kill()

@@ -100,9 +100,11 @@ def _process(number: int, addresses: list[str], account: Path, gate: Any, told: 
     from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
     from prometheus_client import CollectorRegistry
 
-    from flows import monitor
+    from flows import monitor, steps
     from flows.metrics import Pipeline
     from flows.sources import Message
+
+    lent = Credits(number, 2, account, limit_bytes=LIMIT)
 
     class Partition(StatefulSourcePartition[Message, int]):
         sent = 0
@@ -111,7 +113,7 @@ def _process(number: int, addresses: list[str], account: Path, gate: Any, told: 
             if self.sent == MESSAGES:
                 raise StopIteration
             self.sent += 1
-            told.put(credits.under_way)
+            told.put(lent.under_way)
             return [Message("in", "blocks", _message(self.sent))]
 
         def snapshot(self) -> int:
@@ -124,16 +126,15 @@ def _process(number: int, addresses: list[str], account: Path, gate: Any, told: 
         def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> Partition:
             return Partition()
 
-    class Gated(monitor.Window):
+    class Gated(steps.Window):
         def __call__(self, item: Any) -> Any:
             gate.wait()
             return super().__call__(item)
 
-    monitor.Window = Gated  # type: ignore[misc]
-    credits = Credits(number, 2, account, limit_bytes=LIMIT)
+    monitor.Window = Gated  # type: ignore[attr-defined]
     lift = load_class("lift")
     pipeline = Pipeline(CollectorRegistry())
-    watched = monitor.Monitor({"lift": lift}, lambda name: "lift", pipeline, shards=2, credits=credits)
+    watched = monitor.Monitor({"lift": lift}, lambda name: "lift", pipeline, shards=2, credits=lent)
     cluster_main(monitor.build(watched, {"in": Source()}), addresses, number)
     told.put((number, pipeline.account()))
 
