@@ -75,7 +75,7 @@ class Delivery:
         self._lock = threading.Lock()
         self._failure: str | None = None
         self._why = "no broker has answered"
-        self._sent = 0
+        self._sent = self._failed = 0
         self._since: deque[tuple[int, float]] = deque()
         self._waiting: float | None = None
         self._delivered = pipeline.sink_delivered.labels(sink)
@@ -159,7 +159,7 @@ class Delivery:
             raise self._undelivered(self._failure)
 
     def _undelivered(self, why: str) -> Undelivered:
-        missing = len(self._producer)
+        missing = len(self._producer) + self._failed
         self._producer.purge(blocking=False)
         return Undelivered(
             f"the results for the topic {self.topic} cannot be delivered: {why}; {missing} are not confirmed, "
@@ -169,6 +169,7 @@ class Delivery:
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failures.inc()
+            self._failed += 1
             if self._failure is None:
                 self._failure = str(error.str())
             return

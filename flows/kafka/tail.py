@@ -12,6 +12,8 @@ __all__ = ["Sent", "Tail", "read_tail"]
 
 ANSWER_S = 1.0
 """How long one question to the broker may take before it is asked again."""
+TURN_S = 0.02
+"""How long messages are gathered: the end of the topic is one, and comes soon."""
 
 _CONSUMER: dict[str, Any] = {
     "group.id": "vigie-read-back",  # never joined, nothing is committed
@@ -81,7 +83,7 @@ def read_tail(
     if partitions:
         consumer.assign(_starts(consumer, topic, partitions, since, patience))
     while len(ends) < len(partitions):
-        for message in consumer.consume(1000, ANSWER_S):
+        for message in consumer.consume(1000, TURN_S):
             error = message.error()
             number, offset = message.partition(), message.offset()
             if number is None or offset is None:
