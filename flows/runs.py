@@ -20,13 +20,14 @@ from features.signals import EquipmentClass
 from flows.dispatch import Decision
 from flows.exporter import Server
 from flows.fleet import Fleet
+from flows.kafka.wiring import kafka_source
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, Sinks, build
 from flows.show import FleetSink
 from flows.simulator import fleet as simulator
 from flows.simulator.source import SimulatorSource
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
-from flows.site import LoadedSite, SimulatorInput, parse_address
+from flows.site import KafkaInput, LoadedSite, SimulatorInput, parse_address
 from flows.sources import FileSource, InputError, Message, open_check
 from flows.steps import Input
 from models.scoring import Scorer
@@ -127,6 +128,8 @@ class Live:
         What ends the sources early; windows stay open then, and close where every source has ended by itself.
     told
         Called with each page, ticket and end of an episode.
+    pipeline
+        The pipeline's own metrics.
     """
 
     classes: Mapping[str, EquipmentClass]
@@ -140,9 +143,9 @@ class Live:
     shards: int = 16
     stop: threading.Event = field(default_factory=threading.Event)
     told: Callable[[Decision], None] = lambda decision: None
+    pipeline: Pipeline = field(default_factory=lambda: Pipeline(CollectorRegistry()))
 
     def __post_init__(self) -> None:
-        self.pipeline = Pipeline(CollectorRegistry())
         self.fleet = Fleet(self.classes, self.register, history=self.page)
 
     def run(self, serving: Callable[[Server], None] = lambda server: None) -> dict[str, int]:
@@ -192,12 +195,18 @@ def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
     register = dict(loaded.register)
     sources: dict[str, Source[Message]] = {}
     inputs: dict[str, Input] = {}
+    pipeline = Pipeline(CollectorRegistry())
     for described in site.inputs:
         if isinstance(described, SimulatorInput):
             plan = described.plan(time.time_ns() // 1000)
             register |= simulator.Fleet(plan).register
             sources[described.name] = SimulatorSource(plan, described.speed, stop)
             inputs["simulator"] = Input(endless=True)
+        elif isinstance(described, KafkaInput):
+            source = kafka_source(described, folder, pipeline, stop)
+            sources[described.name] = source
+            equipment = loaded.classes.get(described.equipment or "")
+            inputs |= {part: Input(equipment, live=True) for part in source.list_parts()}
         else:
             paths = loaded.files[described.name]
             equipment = loaded.classes.get(described.equipment or "")
@@ -214,6 +223,7 @@ def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
         dead_letters=None if site.outputs.dead_letters is None else folder / site.outputs.dead_letters,
         shards=site.shards,
         stop=stop,
+        pipeline=pipeline,
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException
 from msgspec import Meta, Struct
 
 __all__ = ["KafkaInput", "KafkaOutput", "Sasl", "Tls", "client_config", "problems"]
@@ -218,6 +217,8 @@ def _unreadable(path: Path) -> str | None:
 
 def _refused(config: dict[str, Any]) -> Iterator[str]:
     """Yield why the client refuses its configuration, such as a key that does not belong to its certificate."""
+    from confluent_kafka import Consumer, KafkaException
+
     try:
         Consumer(config | {"group.id": "check"}).close()
     except KafkaException as error:

@@ -140,6 +140,9 @@ class KafkaSource(FixedPartitionedSource[Message, dict[str, Any]]):
         self.now = now
         self.reach = Reach(described.name, pipeline, say)
         self.partitions: int | None = None
+        # Of the topic, since a partition may have no asset. An input that never delivers is as old as the run.
+        self.seen = pipeline.input_seen.labels(described.name)
+        self.seen.set(time.time())
         self._closing = CLOSING_S
 
     def list_parts(self) -> list[str]:
@@ -229,6 +232,7 @@ class _Partition(StatefulSourcePartition[Message, dict[str, Any]]):
             times.append(stamp_ms * 1000 if kind else time.time_ns() // 1000)
             count += 1
         if count:
+            self._source.seen.set(time.time())
             self._delivers()
         self._sleep(count)
         return [Message(self._part, form, payloads, times) for form, (payloads, times) in taken.items()]

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ MESSAGES = 4_000
 KILLS = 6
 
 
+def has_more(broker: Any, before: int) -> bool:
+    return before >= MESSAGES or len(broker.read("scores")) > before
+
+
 @pytest.mark.timeout(200)
-def test_each_message_in_is_one_result_out_whenever_the_flow_is_killed(
-    broker: Any, tmp_path: Path, wait: Wait
-) -> None:
+def test_each_message_in_is_one_result_out_whenever_the_flow_is_killed(broker: Any, tmp_path: Path, wait: Wait) -> None:
     broker.make("telemetry", 2)
     broker.make("scores", 4)
     chance = random.Random(1)
@@ -44,7 +47,7 @@ def test_each_message_in_is_one_result_out_whenever_the_flow_is_killed(
         process = subprocess.Popen([sys.executable, str(FLOW), broker.address, str(tmp_path)], env=environment)
         try:
             before = len(broker.read("scores"))
-            wait(lambda before=before: len(broker.read("scores")) > before or before == MESSAGES, "results of this run")
+            wait(partial(has_more, broker, before), "results of this run")
             if turn < KILLS:
                 pause.wait(chance.uniform(0.0, 0.6))
             else:

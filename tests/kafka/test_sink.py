@@ -35,14 +35,14 @@ class Writer:
         since_us: int | None = None,
         timeout_s: float = 20.0,
         stop: threading.Event | None = None,
-        **config: Any,
+        config: dict[str, Any] | None = None,
     ) -> None:
         output = KafkaOutput(brokers=(broker.address,), scores="scores")
         self.pipeline = Pipeline(CollectorRegistry())
         self.sink = KafkaSink(
             "scores",
             "scores",
-            client_config(output, Path()) | config,
+            client_config(output, Path()) | (config or {}),
             self.pipeline,
             partitions,
             timeout_s,
@@ -54,7 +54,9 @@ class Writer:
 
     def write(self, first: int, end: int, assets: list[str] = ASSETS) -> Writer:
         """Write a result of each asset for each of some windows."""
-        rows = [(a, f"{a}|{w}", json.dumps({"asset": a, "window": w}).encode()) for w in range(first, end) for a in assets]
+        rows = [
+            (a, f"{a}|{w}", json.dumps({"asset": a, "window": w}).encode()) for w in range(first, end) for a in assets
+        ]
         for key, records in dealt(rows, self.sink.partitions):
             name = f"{self.sink.part_fn(key):04d}"
             if name in self.parts:
@@ -86,7 +88,9 @@ def test_every_result_is_there_once_in_order_and_where_its_asset_belongs(broker:
         assert message.partition() == shard_of(message.key().decode(), 4)
         headers = dict(message.headers())
         assert headers["content-type"] == b"application/json"
-        assert headers["id"] == f"{json.loads(message.value())['asset']}|{json.loads(message.value())['window']}".encode()
+        assert (
+            headers["id"] == f"{json.loads(message.value())['asset']}|{json.loads(message.value())['window']}".encode()
+        )
     assert writer.metric("delivered_total") == 600.0
     assert writer.metric("stalled_seconds") == 0.0
     assert writer.metric("failures_total") == 0.0
@@ -131,7 +135,7 @@ def test_a_run_that_was_killed_before_its_first_snapshot_is_compared_since_the_s
 
 def test_sink_partitions_move_between_processes_with_their_snapshots(broker: Any) -> None:
     broker.make("scores", 3)
-    halves = [Writer(broker, mine=lambda n, half=half: n % 2 == half) for half in (0, 1)]
+    halves = [Writer(broker, mine=lambda n: n % 2 == 0), Writer(broker, mine=lambda n: n % 2 == 1)]
     states: dict[str, Any] = {}
     for half in halves:
         states |= half.write(0, 5).snapshot()
@@ -178,7 +182,7 @@ def test_a_stop_does_not_wait_for_a_dead_broker(dead_broker: Any) -> None:
 
 def test_a_full_queue_holds_the_flow_back_until_the_broker_is_there_again(broker: Any, wait: Wait) -> None:
     broker.make("scores", 1)
-    writer = Writer(broker, **{"queue.buffering.max.messages": 20})
+    writer = Writer(broker, config={"queue.buffering.max.messages": 20})
     writer.write(0, 1).snapshot()
     broker.kill()
     done = threading.Event()
