@@ -38,7 +38,7 @@ class Message:
     payload
         The payload. From a broker a list of bytes: many of its messages at once.
     times_us
-        When each payload of a list came, in microseconds since 1970; None where that is unknown.
+        When each payload of a list arrived, in microseconds since 1970; None where unknown.
     """
 
     source: str

@@ -18,6 +18,8 @@ __all__ = ["Delivery", "Undelivered"]
 QUEUE_KB = 65_536
 QUEUE_MESSAGES = 100_000
 """What waits in memory at most; when it is full the flow waits, and with it its inputs."""
+STALLED_S = 10.0
+"""A broker that works confirms within a second; after ten the output counts as stalled."""
 STOPPING_S = 5.0
 """How long a stop waits for what is under way: half of what a service manager is promised."""
 
@@ -83,7 +85,8 @@ class Delivery:
         self._producer = Producer(
             {**_PRODUCER, **config, "message.timeout.ms": round(timeout_s * 1000), "error_cb": self._on_error}
         )
-        pipeline.sink_stalled.labels(sink).set_function(self.age_s)
+        pipeline.sink_waiting.labels(sink).set_function(self.age_s)
+        pipeline.sink_stalled.labels(sink).set_function(lambda: float(self.age_s() > STALLED_S))
 
     def send(self, key: bytes, identity: bytes, value: bytes) -> None:
         """Put a record on its way; wait while the queue is full."""

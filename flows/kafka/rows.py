@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from features.signals import EquipmentClass
 from features.telemetry import Rejected
-from features.windows import Silence
 from flows.dispatch import Decision
 from flows.kafka.records import Records, dealt
 from flows.rows import TIME, plausible, score_rows
+from models.assessment import Assessed
 
 __all__ = ["RAW_LIMIT", "decision_records", "rejected_records", "score_records"]
 
@@ -47,7 +47,7 @@ def score_records(
         Partitions of the sink: a batch of assessed windows of one shard stays together where they are as many.
     """
     for name, result in results:
-        if not isinstance(result, Decision | Silence) and len(result.windows.rows):
+        if isinstance(result, Assessed) and len(result.windows.rows):
             table = score_rows(result, classes[name]).drop_columns(["page"])
             assets: list[str] = table.column("asset").to_pylist()
             starts = table.column("window_start").combine_chunks().view(pa.int64()).to_pylist()

@@ -5,13 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import bytewax.operators as op
+from bytewax.dataflow import Stream
+from bytewax.operators import KeyedStream
+
+from features.signals import EquipmentClass
+from features.telemetry import Rejected
+from flows.kafka.rows import decision_records, rejected_records, score_records
 from flows.kafka.settings import KafkaInput, KafkaOutput, client_config
 from flows.kafka.sink import KafkaSink
 from flows.kafka.source import KafkaSource
 from flows.metrics import Pipeline
 
-__all__ = ["kafka_sinks", "kafka_source"]
+__all__ = ["connect_kafka", "kafka_sinks", "kafka_source"]
 
 
 def kafka_source(
@@ -34,7 +42,7 @@ def kafka_source(
 
 
 def kafka_sinks(
-    described: KafkaOutput,
+    described: KafkaOutput | None,
     folder: Path,
     pipeline: Pipeline,
     partitions: int,
@@ -53,8 +61,41 @@ def kafka_sinks(
     pipeline, stop, mine, since_us
         As of `flows.kafka.sink.KafkaSink`.
     """
+    if described is None:
+        return {}
     config = client_config(described, folder)
     return {
         name: KafkaSink(name, topic, config, pipeline, partitions, described.delivery_timeout_s, stop, mine, since_us)
         for name, topic in described.topics.items()
     }
+
+
+def connect_kafka(
+    sinks: Mapping[str, KafkaSink],
+    classes: Mapping[str, EquipmentClass],
+    results: KeyedStream[tuple[str, Any]],
+    rejected: Stream[Rejected],
+) -> None:
+    """Connect topics to the flow: its results ``(key, (class, result))``, and what it rejected.
+
+    Parameters
+    ----------
+    sinks
+        By output, as `kafka_sinks` makes them.
+    classes
+        Equipment classes by name.
+    results, rejected
+        Streams of the flow.
+    """
+    if "scores" in sinks:
+        scores, n = sinks["scores"], sinks["scores"].partitions
+        rows = op.flat_map_batch("kafka_rows", results, lambda items: score_records((i[1] for i in items), classes, n))
+        op.output("kafka_scores", rows, scores)
+    if "decisions" in sinks:
+        decisions, n = sinks["decisions"], sinks["decisions"].partitions
+        told = op.flat_map_batch("kafka_told", results, lambda items: decision_records((i[1] for i in items), n))
+        op.output("kafka_decisions", told, decisions)
+    if "rejected" in sinks:
+        letters, n = sinks["rejected"], sinks["rejected"].partitions
+        refused = op.flat_map_batch("kafka_refused", rejected, lambda items: rejected_records(items, n))
+        op.output("kafka_rejected", refused, letters)

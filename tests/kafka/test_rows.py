@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from features.windows import ClosedWindows, Silence
 from flows.dispatch import Decision
 from flows.kafka.rows import RAW_LIMIT, decision_records, rejected_records, score_records
 from flows.rows import score_schema
+from models.assessment import Assessed
+from models.scoring import Scored
 
 LIFT = load_class("lift")
 BEGIN = 1_767_571_200_000_000  # 2026-01-05T00:00:00Z
@@ -33,9 +35,9 @@ def assessed(names: list[str], starts: list[int]) -> Any:
         np.full(n, np.nan),
         np.zeros((n, len(LIFT.features))),
     )
-    return SimpleNamespace(
+    return Assessed(
         windows=windows,
-        scored=SimpleNamespace(score=np.full(n, 0.5), warming=np.zeros(n, np.bool_)),
+        scored=cast("Scored", SimpleNamespace(score=np.full(n, 0.5), warming=np.zeros(n, np.bool_))),
         state=np.ones(n, np.int8),
         health=np.full((n, modes), np.nan),
         leading=np.full(n, -1, np.int16),

@@ -92,7 +92,8 @@ def test_every_result_is_there_once_in_order_and_where_its_asset_belongs(broker:
             headers["id"] == f"{json.loads(message.value())['asset']}|{json.loads(message.value())['window']}".encode()
         )
     assert writer.metric("delivered_total") == 600.0
-    assert writer.metric("stalled_seconds") == 0.0
+    assert writer.metric("unconfirmed_seconds") == 0.0
+    assert writer.metric("stalled") == 0.0
     assert writer.metric("failures_total") == 0.0
 
 
@@ -194,13 +195,13 @@ def test_a_full_queue_holds_the_flow_back_until_the_broker_is_there_again(broker
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    wait(lambda: (writer.metric("stalled_seconds") or 0.0) > 0.5, "the stall to show")
+    wait(lambda: (writer.metric("unconfirmed_seconds") or 0.0) > 0.5, "the stall to show")
     assert not done.is_set()
     broker.start()
     assert done.wait(30.0)
     thread.join()
     assert windows(broker) == {asset: list(range(20)) for asset in ASSETS}
-    assert writer.metric("stalled_seconds") == 0.0
+    assert writer.metric("unconfirmed_seconds") == 0.0
     assert writer.metric("delivered_total") == 240.0
 
 
