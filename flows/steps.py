@@ -15,7 +15,7 @@ from features.assets import shard_of
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, count_readings
 from features.windows import NO_LIMIT, ShardBatch, ShardWindows, Silence, Step
-from features.wire import decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
+from features.wire import decode, decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
 from flows.dispatch import Decision, Dispatcher
 from flows.metrics import Pipeline
 from flows.sources import Message
@@ -108,8 +108,11 @@ class Decoder:
         match message.wire:
             case "blocks":
                 return Decoded(message.payload)
-            case "arrow":
+            case "arrow" if not isinstance(message.payload, list):
                 return decode_arrow(message.payload, source=message.source)
+            case "arrow" | "json" | "senml" | "senml-cbor" | "cbor" as wire:
+                given = {"source": message.source, "equipment": described.equipment}
+                return decode(wire, message.payload, **given, times_us=getattr(message, "times_us", None))
             case "jsonl":
                 return decode_jsonlines(message.payload, source=message.source, equipment=described.equipment)
         assert described.equipment is not None, "a wide table is opened with its class"
