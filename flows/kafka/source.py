@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -25,9 +24,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from flows.content_types import wire_of
-from flows.files import Wire
+from features.wire import MessageWire, content_wire
 from flows.kafka.settings import KafkaInput
+from flows.kafka.statistics import standing
 from flows.metrics import Pipeline
 from flows.reach import Reach, say
 from flows.sources import Message
@@ -64,30 +63,6 @@ _CONSUMER: dict[str, Any] = {
     "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic that appears, or grows, is noticed
     "statistics.interval.ms": STATISTICS_MS,
 }
-
-
-class _BrokerStatistics(msgspec.Struct):
-    nodeid: int
-    state: str
-
-
-class _PartitionStatistics(msgspec.Struct):
-    partition: int
-    leader: int
-    unknown: bool
-    hi_offset: int
-
-
-class _TopicStatistics(msgspec.Struct):
-    partitions: dict[str, _PartitionStatistics]
-
-
-class _Statistics(msgspec.Struct):
-    brokers: dict[str, _BrokerStatistics]
-    topics: dict[str, _TopicStatistics]
-
-
-_STATISTICS = msgspec.json.Decoder(_Statistics)
 
 
 def _utc_now() -> datetime:
@@ -208,8 +183,8 @@ class _Partition(StatefulSourcePartition[Message, dict[str, Any]]):
     def next_batch(self) -> list[Message]:
         if self._source.stop is not None and self._source.stop.is_set():
             raise StopIteration
-        wire: Wire = self._source.described.wire
-        taken: dict[Wire, tuple[list[bytes], list[int]]] = {}
+        wire: MessageWire = self._source.described.wire
+        taken: dict[MessageWire, tuple[list[bytes], list[int]]] = {}
         count = 0
         for message in self._consumer.consume(MOST, 0):
             error = message.error()
@@ -224,7 +199,7 @@ class _Partition(StatefulSourcePartition[Message, dict[str, Any]]):
             self._next = offset + 1
             headers = message.headers()
             named = None if headers is None else dict(headers).get("content-type")
-            form = wire if named is None else wire_of(named, wire)
+            form = wire if named is None else content_wire(_text(named)) or wire
             kind, stamp_ms = message.timestamp()
             payloads, times = taken.setdefault(form, ([], []))
             payloads.append(message.value() or b"")
@@ -340,20 +315,22 @@ class _Partition(StatefulSourcePartition[Message, dict[str, Any]]):
 
     def _on_statistics(self, text: str) -> None:
         """Take once a second who leads the partition, whether he can be reached, and how far he is ahead."""
-        statistics = _STATISTICS.decode(text)
-        topic = statistics.topics.get(self._topic)
-        mine = None if topic is None else topic.partitions.get(str(self._number))
-        if topic is None or mine is None or mine.leader < 0:
+        now = standing(text, self._topic, self._number)
+        if now is None or not now.led:
             # The first statistics may come before the first answer.
             self._leaderless += 1
             if self._up or self._leaderless > 1:
                 self._fails(f"{self._part} has no leader: the topic is not there, or its broker is away")
             return
         self._leaderless = 0
-        self._source.partitions = sum(p.partition >= 0 and not p.unknown for p in topic.partitions.values())
-        if any(b.nodeid == mine.leader and b.state == "UP" for b in statistics.brokers.values()):
+        self._source.partitions = now.partitions
+        if now.reachable:
             self._connected()
         elif self._up:
             self._fails(self._why)
-        if mine.hi_offset >= 0 and self._next is not None:
-            self._lag.set(max(0, mine.hi_offset - self._next))
+        if now.end is not None and self._next is not None:
+            self._lag.set(max(0, now.end - self._next))
+
+
+def _text(header: bytes | str) -> str:
+    return header.decode("latin-1") if isinstance(header, bytes) else header
