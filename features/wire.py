@@ -23,6 +23,7 @@ from features.wide_csv import check_header, decode_wide_csv
 __all__ = [
     "MessageWire",
     "check_header",
+    "content_type",
     "content_wire",
     "decode",
     "decode_arrow",
@@ -44,6 +45,17 @@ _CONTENT: dict[str, MessageWire] = {
     "application/senml+cbor": "senml-cbor",
     "application/cbor": "cbor",
 }
+
+
+def content_type(wire: MessageWire) -> str:
+    """Return the content type of a form.
+
+    Examples
+    --------
+    >>> content_type("senml-cbor")
+    'application/senml+cbor'
+    """
+    return next(name for name, form in _CONTENT.items() if form == wire)
 
 
 def content_wire(header: str | None) -> MessageWire | None:
