@@ -43,6 +43,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
     format: int
     id: str
+    made_us: int
     shards: int
     classes: dict[str, str]
 
@@ -97,6 +98,12 @@ class Store:
         if meta is None:
             raise StoreError(f"{folder}: there is no recovery store")
         return cls(folder, meta.id, None)
+
+    @property
+    def made_us(self) -> int:
+        """When the store was made, in microseconds since 1970: no result of it is older."""
+        meta = _read_meta(self.folder)
+        return 0 if meta is None else meta.made_us
 
     def config(self) -> RecoveryConfig:
         """Return what Bytewax must know."""
@@ -217,7 +224,7 @@ def open_store(
         wanted = {name: class_form(c) for name, c in sorted(classes.items())}
         meta = _read_meta(folder)
         if meta is None:
-            meta = _Meta(FORMAT, uuid.uuid4().hex, shards, wanted)
+            meta = _Meta(FORMAT, uuid.uuid4().hex, time.time_ns() // 1000, shards, wanted)
             init_db_dir(folder, PARTS)
             _write_meta(folder, meta)
         _check(folder, meta, shards, wanted, command)

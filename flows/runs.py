@@ -22,6 +22,8 @@ from flows.dispatch import Decision
 from flows.exporter import Server
 from flows.fleet import Fleet
 from flows.intake import Input
+from flows.kafka.sink import KafkaSink
+from flows.kafka.wiring import kafka_sinks, kafka_source
 from flows.known import Known
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, build
@@ -30,7 +32,7 @@ from flows.results import Results
 from flows.simulator import fleet as simulator
 from flows.simulator.source import SimulatorSource
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
-from flows.site import LoadedSite, SimulatorInput, parse_address
+from flows.site import KafkaInput, LoadedSite, SimulatorInput, parse_address
 from flows.sources import FileSource, InputError, Message, open_check
 from models.detector import StateError
 from models.scoring import Scorer
@@ -137,6 +139,10 @@ class Live:
         Which process of a cluster this is.
     epoch
         Time between snapshots.
+    kafka
+        Topics of results, by output.
+    pipeline
+        The pipeline's own metrics.
     """
 
     classes: Mapping[str, EquipmentClass]
@@ -153,9 +159,10 @@ class Live:
     store: Store | None = None
     place: Place = field(default_factory=Place)
     epoch: timedelta = EPOCH
+    kafka: Mapping[str, KafkaSink] = field(default_factory=dict)
+    pipeline: Pipeline = field(default_factory=lambda: Pipeline(CollectorRegistry()))
 
     def __post_init__(self) -> None:
-        self.pipeline = Pipeline(CollectorRegistry())
         self.fleet = Fleet(self.classes, self.known.register, history=self.page)
         self.known.changed(self.fleet.reload)
 
@@ -190,7 +197,7 @@ class Live:
             archive = ArchiveSink(self.archive, self.pipeline, self.stop, store)
         if self.dead_letters is not None:
             letters = DeadLetterSink(self.dead_letters, self.known.class_of, self.pipeline, self.stop, store)
-        return Results(self.classes, archive=archive, dead_letters=letters)
+        return Results(self.classes, archive=archive, dead_letters=letters, kafka=self.kafka)
 
 
 def _run(flow: Dataflow, epoch: timedelta = EPOCH, store: Store | None = None, place: Place | None = None) -> None:
@@ -224,18 +231,25 @@ def live_site(
     simulated: dict[str, Asset] = {}
     sources: dict[str, Source[Message]] = {}
     inputs: dict[str, Input] = {}
+    pipeline = Pipeline(CollectorRegistry())
     for described in site.inputs:
         if isinstance(described, SimulatorInput):
             plan = described.plan(time.time_ns() // 1000)
             simulated = simulator.Fleet(plan).register
             sources[described.name] = SimulatorSource(plan, described.speed, stop)
             inputs["simulator"] = Input(endless=True)
+        elif isinstance(described, KafkaInput):
+            topic = kafka_source(described, folder, pipeline, stop, place.mine)
+            sources[described.name] = topic
+            equipment = loaded.classes.get(described.equipment or "")
+            inputs |= {part: Input(equipment, live=True) for part in topic.list_parts()}
         else:
             paths = loaded.files[described.name]
             equipment = loaded.classes.get(described.equipment or "")
             sources[described.name] = FileSource(paths, equipment, speed=described.speed, stop=stop)
             inputs |= {str(path): Input(equipment, asset_of(path), live=True) for path in paths}
     path = None if site.assets is None else folder / site.assets
+    made_us = None if store is None else store.made_us
     return Live(
         classes=loaded.classes,
         known=Known(loaded.register | simulated, path, simulated, loaded.classes, said),
@@ -249,6 +263,8 @@ def live_site(
         stop=stop,
         store=store,
         place=place,
+        kafka=kafka_sinks(site.outputs.kafka, folder, pipeline, site.shards, stop, place.mine, made_us),
+        pipeline=pipeline,
     )
 
 

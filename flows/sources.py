@@ -33,9 +33,10 @@ class Message:
     wire
         Form of the payload: `blocks` is a record batch of `features.telemetry.BLOCKS`; `arrow` the bytes of an Arrow
         IPC stream or file of blocks, or a batch that is to become one; `jsonl` whole lines of JSON; `csv` a header line
-        and whole lines; `table` a record batch of a wide table.
+        and whole lines; `table` a record batch of a wide table. What comes from a broker is `arrow`, `json`, `senml`,
+        `senml-cbor` or `cbor`.
     payload
-        The payload.
+        The payload. From a broker a list of bytes: many of its messages at once.
     times_us
         When each payload of a list arrived, in microseconds since 1970; None where unknown.
     """

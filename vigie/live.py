@@ -18,7 +18,7 @@ from flows.site import LoadedSite
 from vigie.command import Failure
 from vigie.say import account_line
 
-__all__ = ["demo", "run"]
+__all__ = ["demo", "run", "stopped_by_signal"]
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def demo(given: argparse.Namespace) -> int:
     with _said_when_slow():
         compile_kernels(classes.values())
         fleet.step(plan.start_us + 600_000_000)
-    with _stopped_by_signal(given.duration) as stop:
+    with stopped_by_signal(given.duration) as stop:
         live = Live(
             classes=classes,
             known=Known(fleet.register),
@@ -77,7 +77,7 @@ def run(given: argparse.Namespace) -> int:
         compile_kernels(site.classes.values())
     with ExitStack() as held:
         store = _store(given, site, place, held)
-        stop = held.enter_context(_stopped_by_signal(None))
+        stop = held.enter_context(stopped_by_signal(None))
         if given.processes > 1 or (place.processes > 1 and place.serves is None):
             from vigie.several import supervise
 
@@ -175,7 +175,7 @@ def _said_when_slow() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signal(duration_s: float | None) -> Iterator[threading.Event]:
+def stopped_by_signal(duration_s: float | None) -> Iterator[threading.Event]:
     """Give an event that SIGINT, SIGTERM or the end of the duration sets."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
