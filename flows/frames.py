@@ -2,8 +2,8 @@
 
 A frame is a header (magic, number of slices, length of the body, CRC-32 of header and index), an index (partition,
 records, bytes and CRC-32 of each slice), and the slices. The first checksum begins with the spool's own number and the
-frame's position, so that a frame inside a payload is none. A slice keeps its records as columns (channels, arrival times,
-packet identifiers, lengths, payloads), so that a reader makes one call a column and none a record.
+frame's position, so that a frame inside a payload is none. A slice keeps its records as columns (channels, times of
+arrival, packet identifiers, lengths, payloads), so that a reader makes one call a column and none a record.
 """
 
 from __future__ import annotations

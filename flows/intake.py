@@ -244,7 +244,9 @@ class IntakeSource(FixedPartitionedSource[Telemetry, dict[str, Any]]):
 
 
 class _Partition(StatefulSourcePartition[Telemetry, dict[str, Any]]):
-    def __init__(self, inner: StatefulSourcePartition[Message, Any], intake: Intake, credits: Credits | None) -> None:
+    def __init__(
+        self, inner: StatefulSourcePartition[Message, Any], intake: Intake, credits: Credits | None
+    ) -> None:
         self._inner, self._intake, self._credits = inner, intake, credits
         self._waits = False
 

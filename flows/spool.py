@@ -19,6 +19,7 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -161,6 +162,9 @@ class Spool:
         self.segment_bytes = min(segment_bytes, max(1, limit_bytes // 4))
         self.notes: list[str] = []
         self.damaged_bytes = 0
+        self.end = 0
+        self._sizes: dict[int, int] = {}
+        self._fd, self._base, self._size, self._failed = -1, 0, 0, False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
@@ -228,7 +232,7 @@ class Spool:
         if before >= self.end and self._size:
             self._roll(self.end)
         bases = list(self._sizes)
-        for base, follows in zip(bases, bases[1:], strict=False):
+        for base, follows in pairwise(bases):
             if follows <= before:
                 segment_path(self.folder, base).unlink(missing_ok=True)
                 del self._sizes[base]
@@ -242,6 +246,18 @@ class Spool:
     def start(self) -> int:
         """Position of the first byte that is still there."""
         return next(iter(self._sizes))
+
+    def oldest_us(self) -> int:
+        """Return when the oldest record that is still there arrived; 0 where there is none."""
+        for base, size in self._sizes.items():
+            with self._segment(base) as segment:
+                for one in segment.frames(0, size):
+                    if isinstance(one, Frame):
+                        bodies = [segment.body(*place) for place in one.slices.values()]
+                        times = [int(decode_slice(body).times_us[0]) for body in bodies if body is not None]
+                        if times:
+                            return min(times)
+        return 0
 
     def recent(self, n: int) -> list[Record]:
         """Return the newest records of all partitions, at most about `n`, in the order of their frames."""
@@ -285,7 +301,6 @@ class Spool:
     def _open(self) -> None:
         bases = segments_of(self.folder)
         self._sizes = {base: segment_path(self.folder, base).stat().st_size for base in bases}
-        self._fd, self._failed = -1, False
         if not bases:
             self._roll(int(self.marks[0]))
             return

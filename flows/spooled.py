@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from flows.content import wire_of
@@ -192,6 +191,7 @@ def messages(source: str, slices: Iterable[Slice], default: Wire) -> list[Messag
 
     Examples
     --------
+    >>> import numpy as np
     >>> one = Slice([("a", ""), ("b", "application/cbor")], np.array([0, 1, 0], np.uint32),
     ...     np.array([1, 2, 3]), np.zeros(3, np.uint16), [b"1", b"2", b"3"])
     >>> [(message.wire, message.payload, message.times_us) for message in messages("mqtt/gateways/0", [one], "json")]
