@@ -21,7 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from flows.committer import Committer
 from flows.metrics import Pipeline
-from flows.mqtt_session import Session
+from flows.mqtt_session import CONNECT_S, Session
 from flows.spool import Spool
 from flows.topics import Topics
 
@@ -170,11 +170,12 @@ class MqttClient:
         """End: what came is committed and acknowledged as far as disk and broker let it; the spool is closed."""
         self._stop.set()
         self._wake()
-        self._thread.join()
+        self._thread.join(2 * CONNECT_S)
         self._committer.end(END_S)
         self.spool.close()
-        os.close(self._woken)
-        os.close(self._wakes)
+        if not self._thread.is_alive():
+            os.close(self._woken)
+            os.close(self._wakes)
 
     def _run(self) -> None:
         wait_s = self._retry_s[0]

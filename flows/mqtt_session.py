@@ -7,6 +7,8 @@ a PUBLISH apart by itself, and acknowledges many at once; everything else of the
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ __all__ = ["Arrival", "Session", "content_type"]
 
 PIECE_BYTES = 1 << 18
 """What is read at once: between two reads another thread of the process may run for 5 ms (Python's switch interval)."""
+
+CONNECT_S = 4.0
+"""How long a connection may take to begin, and as long again for its encryption: an end of the run waits for it."""
 
 BURST = 1_000
 """Messages after which the loop looks at acknowledgements, pings and its end."""
@@ -98,6 +103,7 @@ class Session(mqtt.Client):
         self._shift_us = (time.time_ns() - time.monotonic_ns()) // 1000
         # With this set, paho leaves it to the caller when to write.
         self.on_socket_register_write = lambda *_: None
+        self.connect_timeout = CONNECT_S
 
     def open(self, host: str, port: int, keepalive_s: int, expiry_s: int, receive_maximum: int) -> None:
         """Connect and ask for the session that the broker kept.
@@ -135,6 +141,18 @@ class Session(mqtt.Client):
         data = self._piece[self._at : self._at + bufsize]
         self._at += len(data)
         return data
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        # paho lets go of a connection whose handshake fails without closing it.
+        assert self._ssl_context is not None
+        sock = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host, do_handshake_on_connect=False)
+        try:
+            sock.settimeout(self.connect_timeout)
+            sock.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _handle_publish(self) -> MQTTErrorCode:
         packet, header = self._in_packet["packet"], self._in_packet["command"]

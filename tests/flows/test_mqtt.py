@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import signal
@@ -317,7 +318,8 @@ def test_kill_9_of_the_broker_loses_nothing_that_it_had_saved(
         wait_for(lambda: {a: ns[-1] for a, ns in spooled(ingest.folder).items()} == last, "last messages")
         found = spooled(ingest.folder)
     for asset, numbers in found.items():
-        assert numbers == sorted(set(numbers)), asset
+        # The gateway itself repeats what this broker took and did not acknowledge before it died.
+        assert list(dict.fromkeys(numbers)) == sorted(set(numbers)), asset
         assert set(range(saved[asset])) <= set(numbers), asset
     assert any("the connection was lost" in sentence or "does not" in sentence for sentence in ingest.said)
     assert ingest.said[-1] == f"input gateways: connected to 127.0.0.1:{mosquitto.port}"
@@ -395,7 +397,11 @@ def test_an_encrypted_connection_with_an_authority_of_ones_own(
         f"allow_anonymous true\ncafile {folder}/ca.crt\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\n"
         "require_certificate true"
     ).port
-    files = {"cert_file": folder / "client.crt", "key_file": folder / "client.key", "ca_file": folder / "ca.crt"}
+    files: dict[str, Any] = {
+        "cert_file": folder / "client.crt",
+        "key_file": folder / "client.key",
+        "ca_file": folder / "ca.crt",
+    }
     with Ingest(tmp_path / "spool", port, tls=True, **files) as ingest:
         ingest.wait_up()
         mosquitto_pub(
@@ -541,7 +547,7 @@ def test_a_message_is_taken_apart_as_paho_does_it(data: st.DataObject) -> None:
         properties.ContentType = content
     topic, mid = data.draw(words).encode(), data.draw(st.integers(1, 65535))
     payload, qos, dup = data.draw(st.binary(max_size=300)), data.draw(st.integers(0, 1)), data.draw(st.booleans())
-    packed = properties.pack()
+    packed = properties.pack()  # type: ignore[no-untyped-call]
     packet = len(topic).to_bytes(2, "big") + topic + (mid.to_bytes(2, "big") if qos else b"") + packed + payload
     session = Session("test")
     session._in_packet = {"command": 0x30 | qos << 1 | dup << 3, "packet": bytearray(packet)}  # type: ignore[typeddict-item]
@@ -562,8 +568,10 @@ def test_no_packet_breaks_the_session(packet: bytes) -> None:
 
 
 def test_the_process_keeps_no_file_open(tmp_path: Path) -> None:
+    gc.collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for n in range(3):
         with Ingest(tmp_path / str(n), free_port()):
             pass
+    gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows import spool as spool_file
 from flows.frames import Record, Slice, encode_frame
 from flows.spool import Spool, SpoolError, marks_of, segments_of
 from flows.spooled import SpoolReader, SpoolSource, messages
@@ -229,7 +228,7 @@ def test_a_disk_that_refuses_loses_nothing(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(spool_file.os, "fdatasync", refuse)
+            patch.setattr(os, "fdatasync", refuse)
             with pytest.raises(OSError, match="No space"):
                 spool.commit({0: [record(2)]})
         assert payloads(tmp_path, 0) == [b"1"]
