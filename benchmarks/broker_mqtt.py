@@ -1,7 +1,8 @@
 """How many MQTT messages of 1 kB a second one core takes: from broker to spool, and from there to decoded blocks.
 
-QoS 1, a real mosquitto, every message on disk before it is acknowledged, read back by position and decoded. The broker has the messages before the clock runs and keeps the other core, so that the core under test is never idle.
-The yardstick is paho-mqtt as it comes, which acknowledges each message and does nothing with it. Runs take turns.
+QoS 1, a real mosquitto, every message on disk before it is acknowledged, read back by position and decoded. The broker
+has the messages before the clock runs and keeps the other core, so that the core under test is never idle. The
+yardstick is paho-mqtt as it comes, which acknowledges each message and does nothing with it. Runs take turns.
 
 python benchmarks/broker_mqtt.py [--json FILE] [--runs N] [--messages N]
 """
@@ -32,10 +33,10 @@ from prometheus_client import CollectorRegistry
 from features.telemetry import count_readings
 from features.wire import decode_jsonlines
 from flows.metrics import Pipeline
-from flows.mqtt import Broker, MqttClient
-from flows.spool import Spool
-from flows.spooled import SpoolSource
-from flows.topics import Topics
+from flows.mqtt.client import Broker, MqttClient
+from flows.mqtt.topics import Topics
+from flows.spool.source import SpoolSource
+from flows.spool.writer import Spool
 
 ASSETS = 250
 PARTITIONS = 16

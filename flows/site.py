@@ -14,12 +14,15 @@ from msgspec import Meta, Struct
 
 from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
+from flows.mqtt.settings import MqttInput
+from flows.mqtt.settings import problems as mqtt_problems
 from flows.simulator.fleet import FleetPlan
 from models.scoring import Scorer
 
 __all__ = [
     "FileInput",
     "LoadedSite",
+    "MqttInput",
     "Outputs",
     "SimulatorInput",
     "Site",
@@ -97,7 +100,7 @@ class Site(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A site file, as it is written."""
 
     name: str
-    inputs: Annotated[tuple[FileInput | SimulatorInput, ...], Meta(min_length=1)]
+    inputs: Annotated[tuple[FileInput | MqttInput | SimulatorInput, ...], Meta(min_length=1)]
     assets: str | None = None
     classes: tuple[str, ...] = ()
     shards: Annotated[int, Meta(ge=1, le=4096)] = 16
@@ -217,8 +220,10 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
         known = sorted(register.keys() & set(one.plan(0).asset_ids))
         if known:
             problems.append(f"{path}: $.inputs: the register has an asset {known[0]!r}, as the simulated fleet does")
-    if files and not register:
-        problems.append(f"{path}: $.assets: a site that reads files needs a register of its assets")
+    brokers = [one for one in site.inputs if isinstance(one, MqttInput)]
+    problems += [f"{path}: {problem}" for problem in mqtt_problems(brokers, folder, classes)]
+    if (files or brokers) and not register:
+        problems.append(f"{path}: $.assets: a site that reads files or brokers needs a register of its assets")
     return (None if problems else LoadedSite(site, folder, classes, register, files)), problems
 
 

@@ -24,13 +24,14 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from prometheus_client import CollectorRegistry
 
-from flows.frames import Record
 from flows.metrics import Pipeline
-from flows.mqtt import Broker, MqttClient
-from flows.mqtt_session import Session, content_type
-from flows.spool import Spool, marks_of
-from flows.spooled import SpoolReader, SpoolSource
-from flows.topics import Topics, filter_problem
+from flows.mqtt.client import Broker, MqttClient
+from flows.mqtt.session import Session, content_type
+from flows.mqtt.topics import Topics, filter_problem
+from flows.spool.frames import Record
+from flows.spool.reader import SpoolReader
+from flows.spool.source import SpoolSource
+from flows.spool.writer import Spool, marks_of
 
 PARTITIONS = 4
 DEADLINE_S = 60.0
@@ -241,9 +242,9 @@ import sys, threading
 from pathlib import Path
 from prometheus_client import CollectorRegistry
 from flows.metrics import Pipeline
-from flows.mqtt import Broker, MqttClient
-from flows.spool import Spool
-from flows.topics import Topics
+from flows.mqtt.client import Broker, MqttClient
+from flows.spool.writer import Spool
+from flows.mqtt.topics import Topics
 topics = Topics(["site/{asset}"], 4)
 broker = Broker("127.0.0.1", int(sys.argv[2]), "vigie-test", topics.subscribed)
 spool = Spool(Path(sys.argv[1]), 4, segment_bytes=20_000)

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.frames import Record, Slice, encode_frame
-from flows.spool import Spool, SpoolError, marks_of, segments_of
-from flows.spooled import SpoolReader, SpoolSource, messages
+from flows.spool.frames import Record, Slice, encode_frame
+from flows.spool.reader import SpoolReader
+from flows.spool.source import SpoolSource, messages
+from flows.spool.writer import Spool, SpoolError, marks_of, segments_of
 
 PARTITIONS = 3
 
@@ -332,7 +333,7 @@ def test_without_a_recovery_store_what_two_snapshots_ago_was_handed_out_is_done(
 
 def test_payloads_are_told_apart_and_topics_keep_their_order() -> None:
     def sliced(*records: Record) -> Slice:
-        from flows.frames import _encode_slice, decode_slice
+        from flows.spool.frames import _encode_slice, decode_slice
 
         return decode_slice(_encode_slice(records))
 

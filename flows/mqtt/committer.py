@@ -16,11 +16,11 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 
-from flows.frames import Record
 from flows.metrics import Pipeline
-from flows.mqtt_session import Arrival, content_type
-from flows.spool import Spool
-from flows.topics import Topics
+from flows.mqtt.session import Arrival, content_type
+from flows.mqtt.topics import Topics
+from flows.spool.frames import Record
+from flows.spool.writer import Spool
 
 __all__ = ["Committer"]
 

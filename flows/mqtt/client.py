@@ -19,11 +19,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from flows.committer import Committer
 from flows.metrics import Pipeline
-from flows.mqtt_session import CONNECT_S, Session
-from flows.spool import Spool
-from flows.topics import Topics
+from flows.mqtt.committer import Committer
+from flows.mqtt.session import CONNECT_S, Session
+from flows.mqtt.topics import Topics
+from flows.spool.writer import Spool
 
 __all__ = ["Broker", "MqttClient"]
 
@@ -90,7 +90,7 @@ class Broker:
         """
         session = Session(self.client_id)
         if self.username is not None:
-            password = None if self.password_file is None else self.password_file.read_text("utf-8").rstrip("\r\n")
+            password = None if self.password_file is None else _first_line(self.password_file)
             session.username_pw_set(self.username, password)
         if self.tls:
             context = ssl.create_default_context(cafile=self.ca_file)
@@ -305,6 +305,11 @@ class MqttClient:
         if sentence != self.state:
             self.state = sentence
             self._told(sentence)
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().rstrip("\r\n")
 
 
 def _close(session: Session) -> None:

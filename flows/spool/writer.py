@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.frames import Frame, Record, Segment, decode_slice, encode_frame
+from flows.spool.frames import Frame, Record, Segment, decode_slice, encode_frame
 
 __all__ = ["Meta", "Spool", "SpoolError", "marks_of", "partition_of", "read_meta", "segments_of", "set_aside"]
 

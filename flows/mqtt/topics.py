@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from paho.mqtt.client import topic_matches_sub
 
-from flows.spool import partition_of
+from flows.spool.writer import partition_of
 
 __all__ = ["Topics", "filter_problem"]
 
