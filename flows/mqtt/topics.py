@@ -11,8 +11,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
-from paho.mqtt.client import topic_matches_sub
-
 from flows.spool.writer import partition_of
 
 __all__ = ["Topics", "filter_problem"]
@@ -69,7 +67,7 @@ class Topics:
         self.partitions = partitions
         self.subscribed = ["/".join("+" if level in _NAMED else level for level in one.split("/")) for one in filters]
         self._named = [
-            (plain, level, name)
+            (plain.split("/"), level, name)
             for plain, one in zip(self.subscribed, filters, strict=True)
             for level, name in enumerate(one.split("/"))
             if name in _NAMED
@@ -77,10 +75,27 @@ class Topics:
 
     def partition(self, topic: str) -> int:
         """Return the partition of a topic."""
+        levels = topic.split("/") if self._named else []
         for plain, level, name in self._named:
-            if topic_matches_sub(plain, topic):
-                text = topic.split("/")[level]
+            if _matches(plain, levels):
+                text = levels[level]
                 if name == "{shard}" and text.isascii() and text.isdigit():
                     return int(text) % self.partitions
                 return zlib.crc32(text.encode()) % self.partitions
         return partition_of(topic, self.partitions)
+
+
+def _matches(pattern: Sequence[str], levels: Sequence[str]) -> bool:
+    """Tell whether a filter takes a topic (MQTT 5, 4.7.1).
+
+    Examples
+    --------
+    >>> _matches(["a", "+", "#"], ["a", "b"]), _matches(["a", "+"], ["a"])
+    (True, False)
+    """
+    for n, level in enumerate(pattern):
+        if level == "#":
+            return True
+        if n >= len(levels) or level not in ("+", levels[n]):
+            return False
+    return len(pattern) == len(levels)

@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry
 from flows.metrics import Pipeline
 from flows.mqtt.client import Broker, MqttClient
 from flows.mqtt.session import Session, content_type
-from flows.mqtt.topics import Topics, filter_problem
+from flows.mqtt.topics import Topics, _matches, filter_problem
 from flows.spool.frames import Record
 from flows.spool.reader import SpoolReader
 from flows.spool.source import SpoolSource
@@ -523,6 +523,15 @@ def test_two_topics_are_spread_by_shard_asset_or_whole_topic() -> None:
 )
 def test_a_wrong_filter_is_refused(text: str, problem: str) -> None:
     assert problem in (filter_problem(text) or "")
+
+
+level = st.sampled_from(["a", "b", ""])
+
+
+@given(st.lists(level | st.just("+"), min_size=1, max_size=4), st.booleans(), st.lists(level, min_size=1, max_size=4))
+def test_a_filter_takes_what_mqtt_says(pattern: list[str], rest: bool, levels: list[str]) -> None:
+    pattern = [*pattern, "#"] if rest else pattern
+    assert _matches(pattern, levels) == paho.topic_matches_sub("/".join(pattern), "/".join(levels))
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
