@@ -136,7 +136,9 @@ def decode_senml_cbor(
     read = _Read(source, payloads, equipment)
     for number, payload in enumerate(payloads):
         try:
-            records = ({_NAMES.get(k, k): v for k, v in r.items()} if isinstance(r, Mapping) else r for r in items(payload))
+            records = (
+                {_NAMES.get(k, k): v for k, v in r.items()} if isinstance(r, Mapping) else r for r in items(payload)
+            )
             resolve(read, number, records)
         except CborError as error:
             read.refuse(number, str(error))
@@ -340,7 +342,7 @@ class _Base:
                     raise _PackError(f"expected a number in {field!r}")
                 setattr(self, field, number)
             elif field == "bver":
-                if isinstance(value, bool) or not isinstance(value, int | float) or value != self.bver and self.bver:
+                if isinstance(value, bool) or not isinstance(value, int | float) or (value != self.bver and self.bver):
                     raise _PackError("expected one version number in the whole pack")
                 if not 0 < value <= VERSION:
                     raise _PackError(f"expected a version up to {VERSION}, got {str(value)[:20]}")
@@ -405,9 +407,7 @@ _DETAILS = {
 }
 
 
-def _measured(
-    read: _Read, name: str, record: Mapping[Any, Any], base: _Base
-) -> list[tuple[str, float]] | Reason:
+def _measured(read: _Read, name: str, record: Mapping[Any, Any], base: _Base) -> list[tuple[str, float]] | Reason:
     """Return what a record measures as (suffix of the name, value), or why it cannot be used."""
     given = [field for field in _VALUES if field in record]
     if len(given) > 1:

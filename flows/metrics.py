@@ -262,13 +262,6 @@ class Pipeline:
             "When this process last took a snapshot; 0 where there is no recovery store.",
             registry=registry,
         )
-        self.input_up = Gauge("vigie_input_up", "1 while the input's broker answers.", ("input",), registry=registry)
-        self.input_errors = Counter(
-            "vigie_input_errors",
-            "Failed connections, subscriptions and writes of an input; what they held up is repeated.",
-            ("input",),
-            registry=registry,
-        )
         self.input_messages = Counter(
             "vigie_input_messages", "Messages that an input took from its broker.", ("input",), registry=registry
         )
