@@ -89,6 +89,11 @@ class Store:
         self.folder, self.id = folder, id
         self._lock = lock
 
+    @property
+    def lock(self) -> int | None:
+        """The descriptor of the lock: whoever has inherited it holds the store too."""
+        return None if self._lock is None else self._lock.fileno()
+
     @classmethod
     def held(cls, folder: Path) -> Store:
         """Return the store that the supervisor of this process holds."""

@@ -67,6 +67,7 @@ def run(given: argparse.Namespace) -> int:
     from flows.recovery import StoreError, open_store
     from flows.runs import live_site
     from flows.site import load_site
+    from flows.supervise import stop_when_orphaned
     from flows.warmup import compile_kernels
 
     place = _place(given)
@@ -90,7 +91,9 @@ def run(given: argparse.Namespace) -> int:
         if given.processes > 1 or (place.processes > 1 and place.serves is None):
             from vigie.several import supervise
 
-            return supervise(given, site, place, stop)
+            return supervise(given, site, place, stop, store)
+        if place.serves is not None:
+            stop_when_orphaned(stop)
         if given.holds_store:
             store = Store.held(Path(given.recovery))  # by the supervisor
         live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
