@@ -1,4 +1,4 @@
-"""Hosts that tell each other that they live, on loopback and with a clock of the test's."""
+"""Hosts that tell each other that they live and what they took, on loopback and with a clock of the test's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from flows.credits import Credits
 from flows.supervise import BEAT_S, SILENT_S, Heartbeat, Supervisor, free_ports
 
 
@@ -20,101 +22,96 @@ def until(holds: Callable[[], bool]) -> None:
         threading.Event().wait(0.005)
 
 
-class Clock:
-    """Goes on only when it is told to."""
+class Hosts:
+    """Three hosts, each with its copy of the account, under one clock that goes on only when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, held: ExitStack) -> None:
         self.now = 100.0
+        self.addresses = [("127.0.0.1", port) for port in free_ports(3)]
+        self._folder, self._held = folder, held
 
-    def __call__(self) -> float:
-        return self.now
+    def account(self, number: int) -> Path:
+        return self._folder / f"account-{number}"
+
+    def starts(self, number: int) -> Heartbeat:
+        one = Heartbeat(number, self.addresses, self.account(number), lambda: self.now)
+        self._held.callback(one.close)
+        one.renew()
+        return one
+
+    def beat(self) -> None:
+        self.now += BEAT_S
 
 
 @pytest.fixture
-def addresses() -> list[tuple[str, int]]:
-    return [("127.0.0.1", port) for port in free_ports(3)]
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Heartbeat]]:
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
     with ExitStack() as held:
-
-        def make(*arguments: object) -> Heartbeat:
-            one = Heartbeat(*arguments)  # type: ignore[arg-type]
-            held.callback(one.close)
-            return one
-
-        yield make
+        yield Hosts(tmp_path, held)
 
 
-def name(address: tuple[str, int]) -> str:
-    return f"{address[0]}:{address[1]}"
+def hears(one: Heartbeat, number: int, at: float) -> bool:
+    return one._heard.get(number) == at
 
 
-def test_who_falls_silent_is_noticed(addresses: list[tuple[str, int]], opened: Callable[..., Heartbeat]) -> None:
-    one, two, three = addresses
-    clock = Clock()
-    here = opened(one, [two, three], clock)
-    assert here.silent == [] and here.missing == sorted(map(name, (two, three))), "nobody is silent who never spoke"
-    there = Heartbeat(two, [one], clock)
-    until(lambda: here.missing == [name(three)])
-    clock.now += SILENT_S
-    until(lambda: here._heard[two] == clock.now)
-    assert here.silent == []
+def test_who_falls_silent_is_noticed(hosts: Hosts) -> None:
+    here, there = hosts.starts(0), hosts.starts(1)
+    assert here.silent == [], "nobody is silent who never spoke"
+    hosts.beat()
+    until(lambda: hears(here, 1, hosts.now))
+    hosts.now += SILENT_S
+    until(lambda: hears(here, 1, hosts.now))
     there.close()
-    clock.now += SILENT_S
+    hosts.now += SILENT_S
     assert here.silent == [], "just in time"
-    clock.now += 0.5
-    assert here.silent == [name(two)] and here.missing == sorted(map(name, (two, three)))
-    here.forget()
+    hosts.now += 0.5
+    assert here.silent == [1]
+    here.renew()
     assert here.silent == [], "a new run waits for every host anew"
-    back = opened(two, [one], clock)
-    until(lambda: here.missing == [name(three)])
-    assert back.silent == []
+    hosts.starts(1)
+    hosts.beat()
+    until(lambda: hears(here, 1, hosts.now))
 
 
-def test_a_beat_a_second(addresses: list[tuple[str, int]], opened: Callable[..., Heartbeat]) -> None:
-    one, two, _ = addresses
-    clock = Clock()
-    here = opened(one, [two], clock)
-    there = opened(two, [one], clock)
-    until(lambda: here._heard.get(two) == 100.0 and there._heard.get(one) == 100.0)
-    clock.now += BEAT_S
-    until(lambda: here._heard[two] == there._heard[one] == 101.0)
+def test_what_one_host_has_taken_the_others_know(hosts: Hosts) -> None:
+    here, there = hosts.starts(0), hosts.starts(1)
+    sender, taker = (Credits(number, 3, hosts.account(number), limit_bytes=100) for number in (0, 1))
+    sender.spend(150)
+    assert not sender.free()
+    taker.give_back(0, 150)
+    hosts.beat()
+    until(lambda: sender.under_way == 0)
+    assert sender.free() and taker.under_way == 0
+    here.renew()
+    there.renew()
+    assert [Credits(number, 3, hosts.account(number)).under_way for number in (0, 1)] == [0, 0]
 
 
-def test_strangers_are_not_heard(addresses: list[tuple[str, int]], opened: Callable[..., Heartbeat]) -> None:
-    one, two, three = addresses
-    here = opened(one, [two], Clock())
-    opened(three, [one], Clock())
-    opened(two, [one], Clock())
-    until(lambda: here.missing == [])
-    assert list(here._heard) == [two]
+def test_strangers_are_not_heard(hosts: Hosts) -> None:
+    here = hosts.starts(0)
+    hosts.addresses[2] = ("127.0.0.1", free_ports(1)[0])
+    hosts.starts(2)
+    hosts.starts(1)
+    hosts.beat()
+    until(lambda: hears(here, 1, hosts.now))
+    assert list(here._heard) == [1]
 
 
-def test_a_run_is_stopped_when_a_host_is_cut_off(
-    addresses: list[tuple[str, int]], opened: Callable[..., Heartbeat]
-) -> None:
-    one, two, _ = addresses
-    clock, stop = Clock(), threading.Event()
+def test_a_run_is_stopped_when_a_host_is_cut_off(hosts: Hosts) -> None:
+    here, there, stop = hosts.starts(0), hosts.starts(1), threading.Event()
     said: list[str] = []
-    heartbeat = opened(one, [two], clock)
-    there = Heartbeat(two, [one], clock)
     waits = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    supervisor = Supervisor([(waits, "")], stop, said=said.append, heartbeat=heartbeat, clock=clock)
+    supervisor = Supervisor([(waits, "")], stop, said=said.append, heartbeat=here, clock=lambda: hosts.now)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
         until(lambda: supervisor.up == [True])
-        clock.now += BEAT_S
-        until(lambda: heartbeat.missing == [])
+        hosts.beat()
+        until(lambda: hears(here, 1, hosts.now))
         there.close()
-        clock.now += SILENT_S + 1
+        hosts.now += SILENT_S + 1
         until(lambda: said != [])
     finally:
         stop.set()
         thread.join()
-    assert said == [
-        f"nothing is heard of {name(two)} any more: the run was stopped after 12 s; every process starts again in 1 s"
-    ]
+    assert "nothing is heard of" in said[0] and said[0].endswith("every process starts again in 1 s")
     assert supervisor.up == [False]

@@ -1,4 +1,4 @@
-"""The recovery store: one run at a time, what cannot be resumed is refused with the way out, what is damaged goes aside."""
+"""The recovery store: one run at a time; what cannot be resumed is refused with the way out, what is damaged goes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMAND = "vigie run site.toml --recovery state"
 
 
 def opened(folder: Path, said: list[str] | None = None, **changed: Any) -> Store:
-    arguments = {"shards": 16, "classes": CLASSES, "command": COMMAND} | changed
+    arguments: dict[str, Any] = {"shards": 16, "classes": CLASSES, "command": COMMAND} | changed
     return open_store(folder, said=([] if said is None else said).append, **arguments)
 
 
@@ -71,11 +71,10 @@ def test_a_second_run_is_refused(folder: Path) -> None:
 def test_whoever_inherits_the_lock_holds_the_store(folder: Path) -> None:
     """A process that outlives its supervisor still writes."""
     store = opened(folder)
-    assert store.lock is not None
     with subprocess.Popen(
         [sys.executable, "-S", "-c", "input()"],
         stdin=subprocess.PIPE,
-        pass_fds=(store.lock,),
+        pass_fds=store.locks,
         stderr=subprocess.DEVNULL,
     ) as process:
         store.close()
@@ -100,6 +99,25 @@ def test_a_killed_run_leaves_no_lock(folder: Path) -> None:
         process.kill()
         process.wait(30)
     opened(folder).close()
+
+
+def test_several_hosts_share_a_store_each_under_its_number(folder: Path) -> None:
+    with opened(folder, process=0) as one, opened(folder, process=1) as two:
+        assert one.id == two.id
+        assert "another run" in refusal(folder, process=1), "each number is held once"
+        assert "another run" in refusal(folder), "nor by a run of one host"
+    opened(folder).close()
+
+
+def test_only_the_first_of_several_hosts_sets_anything_aside(folder: Path) -> None:
+    with opened(folder) as store:
+        identity = store.id
+    said: list[str] = []
+    with opened(folder, said, process=1, fresh=True) as store:
+        assert store.id == identity
+    with opened(folder, said, process=0, fresh=True) as store:
+        assert store.id != identity and store.made_us > 0
+    assert len(said) == len(aside(folder)) == 1
 
 
 def test_other_shards_are_refused(folder: Path) -> None:
@@ -238,7 +256,7 @@ def test_what_a_killed_run_has_written_ahead_is_removed(folder: Path) -> None:
     """Later runs number their epochs from where they resume, and would take it for their own."""
     snaps(folder, ("monitor.window", "k", 4, "kept"), ("monitor.window", "k", 6, "ahead"))
     reached(folder, 0, 1, 5)
-    opened(folder, whole=False).close()
+    opened(folder, process=1).close()
     reached(folder, 1, 5, 8)
     assert Store.held(folder).resume_state("window", "k") == "ahead"
     with sqlite3.connect(folder / "part-1.sqlite3") as part:

@@ -1,4 +1,4 @@
-"""A disk that refuses: rows wait in memory up to a bound, then the flow waits; nothing is lost, and nothing torn is shown."""
+"""A disk that refuses: rows wait in memory up to a bound, then the flow waits; nothing is lost, nothing torn shown."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ def test_memory_is_bounded_and_the_flow_waits(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(stop, "wait", wait)
     monkeypatch.setattr(rolled, "HELD_BYTES", 10_000)
     files = RolledFiles(tmp_path, clock=lambda: 0.0, stop=stop)
-    random, given = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    given: list[int] = []
     while not waits:
         numbers = random.integers(0, 2**62, 100).tolist()  # what cannot be compressed
         files.add(KEY, pa.table({"n": numbers}), BEGIN + len(given) * HOUR, BEGIN + len(given) * HOUR)

@@ -30,7 +30,8 @@ count = len(list(folder.glob(f"{number}-started-*")))
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        text = f"# HELP vigie_readings_total R.\\n# TYPE vigie_readings_total counter\\nvigie_readings_total {10 + count}.0\\n"
+        name = "vigie_readings_total"
+        text = f"# HELP {name} R.\\n# TYPE {name} counter\\n{name} {10 + count}.0\\n"
         self.send_response(200)
         self.send_header("Content-Length", str(len(text) + (9 if (folder / "torn").exists() else 0)))
         self.end_headers()
