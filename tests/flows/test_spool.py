@@ -256,7 +256,7 @@ def test_one_writer_at_a_time_and_partitions_for_life(tmp_path: Path) -> None:
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = "import os, sys, pathlib, flows.spool as s; s.Spool(pathlib.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
+    code = "import os, sys, pathlib, flows.spool.writer as s; s.Spool(pathlib.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     assert done.returncode == -9
     Spool(tmp_path, 4).close()
