@@ -31,8 +31,7 @@ from features.telemetry import BLOCKS
 from flows.exporter import exposition
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
-from flows.monitor import Monitor, Sinks, build
-from flows.show import FleetSink
+from flows.monitor import Monitor, build
 from flows.sources import Message
 
 START_US = 1_767_571_200_000_000
@@ -112,11 +111,8 @@ def flow_rate(equipment: EquipmentClass, assets: int, seconds: int, warm_s: int)
                 begun.append((time.perf_counter(), pipeline.account()["received"]))
             yield batch
 
-    monitor = Monitor({equipment.name: equipment}, lambda name: equipment.name, pipeline)
-    run_main(
-        build(monitor, {"bench": Replay(timed())}, Sinks(metrics=FleetSink(fleet))),
-        epoch_interval=timedelta(seconds=10),
-    )
+    monitor = Monitor({equipment.name: equipment}, lambda name: equipment.name, pipeline, fleet=fleet)
+    run_main(build(monitor, {"bench": Replay(timed())}), epoch_interval=timedelta(seconds=10))
     spent = time.perf_counter() - begun[0][0]
     account = pipeline.account()
     text = exposition(fleet, pipeline)

@@ -125,7 +125,8 @@ def _typed(tag: cbor2.CBORTag) -> NDArray[np.float64] | None:
         return np.frombuffer(tag.value, kind).astype(np.float64)
 
 
-_NOT_NUMBERS: Any = ()
+_NOT_NUMBERS: Any = b"typed array"
+"""What stands for a typed array that is none: no number."""
 
 
 def _number(cell: Any) -> Any:

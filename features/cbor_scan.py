@@ -386,7 +386,9 @@ def _scan(
         else:
             at = begin
         for _ in range(objects):
-            at = _object(data, at, end, out, stack, bits, places, own, counts, room, value_bits, number, assets, signals)
+            at = _object(
+                data, at, end, out, stack, bits, places, own, counts, room, value_bits, number, assets, signals
+            )
             if at < 0:
                 break
         if at != end:
@@ -403,7 +405,8 @@ def scan(payloads: Sequence[bytes]) -> tuple[Found, list[int]]:
     >>> len(found.payload), others
     (0, [0, 1])
     """
-    data = np.frombuffer(b"".join(payloads), np.uint8)
+    joined = b"".join(payloads)
+    data = np.frombuffer(joined, np.uint8)
     ends = np.concatenate(([0], np.cumsum([len(payload) for payload in payloads], dtype=np.int64)))
     known = np.ones(len(payloads), np.bool_)
     counts = np.zeros(2, np.int64)
@@ -418,7 +421,7 @@ def scan(payloads: Sequence[bytes]) -> tuple[Found, list[int]]:
         counts[:] = 0
         _scan(data, ends, known, counts, room, room.values.view(np.int64), bits, assets, signals)
     found = Found(
-        room.payload, _seen(data, assets), room.asset, _seen(data, signals), room.signal, room.start_s,
+        room.payload, _seen(joined, assets), room.asset, _seen(joined, signals), room.signal, room.start_s,
         room.period_us, room.length, room.values,
     )  # fmt: skip
     return found, np.flatnonzero(~known).tolist()
@@ -438,9 +441,9 @@ def _names(most: int) -> _Names:
     )
 
 
-def _seen(data: NDArray[np.uint8], names: _Names) -> list[bytes]:
+def _seen(joined: bytes, names: _Names) -> list[bytes]:
     used = int(names.used[0])
-    return [data[b : b + n].tobytes() for b, n in zip(names.begin[:used], names.size[:used], strict=True)]
+    return [joined[b : b + n] for b, n in zip(names.begin[:used].tolist(), names.size[:used].tolist(), strict=True)]
 
 
 def _bits() -> _Bits:

@@ -156,10 +156,8 @@ def read_objects(read: Read, number: int, found: Any) -> None:
         if not isinstance(one, Mapping):
             reject(number, Reason.MALFORMED, 1, 'expected an object with an "asset"')
             continue
-        asset = as_text(one.get("asset"))
-        if not asset:
-            reject(number, Reason.MALFORMED, 1, 'expected an object with an "asset"')
-            continue
+        # What has no name is rejected with all of its readings, when they are counted.
+        asset = as_text(one.get("asset")) or ""
         signals = one.get("signals")
         if "signals" in one and "values" not in one and isinstance(signals, Mapping) and signals:
             for signal, given in signals.items():
@@ -174,10 +172,7 @@ def read_objects(read: Read, number: int, found: Any) -> None:
 def _read_series(read: Read, number: int, asset: str, name: Any, series: Mapping[Any, Any], one: Any) -> None:
     """Take one block, with the start and the step of its object where it has none of its own."""
     gathered, reject = read.gathered, read.gathered.rejections.add
-    signal = as_text(name)
-    if not signal:
-        reject(number, Reason.MALFORMED, 1, "expected the name of a signal", asset)
-        return
+    signal = as_text(name) or ""
     given = series.get("values")
     values: Any = given
     if not isinstance(given, np.ndarray):

@@ -35,7 +35,7 @@ from features.cbor_items import CborError, items
 from features.gathering import Rejections, as_text, numbers_of
 from features.readings import blocks_of_readings
 from features.signals import EquipmentClass
-from features.telemetry import Decoded, Reason
+from features.telemetry import Decoded, Reason, empty_blocks
 from features.times import LATEST_US
 
 __all__ = ["LABELS", "decode_senml", "decode_senml_cbor"]
@@ -111,7 +111,7 @@ def decode_senml(
         except _ERRORS:
             _read_json(read, number, payload)
             continue
-        if not read.take(number, payload, records):
+        if not read.take(number, records):
             _read_json(read, number, payload)
     return read.finish(times_us)
 
@@ -172,14 +172,15 @@ class _Read:
         """Take readings of one pack."""
         self._chunks.append((payload, np.array(names, np.int32), numbers_of(times_s), numbers_of(values)))
 
-    def take(self, payload: int, text: bytes, records: list[_Record]) -> bool:
+    def take(self, payload: int, records: list[_Record]) -> bool:
         """Take the records of a plain pack; False where it is not as plain as that."""
         if not records:
             return False
         first = records[0]
-        bases = (first.bn is not None) + (first.bt is not None) + (first.bu is not None) + (first.bver is not None)
-        # Any base field begins so, unless it is escaped: as many as in the first record means none after it.
-        if text.count(b'"b') != bases or b"\\" in text or (first.bver is not None and first.bver != VERSION):
+        for one in records[1:]:
+            if one.bn is not None or one.bt is not None or one.bu is not None or one.bver is not None:
+                return False
+        if first.bver is not None and first.bver != VERSION:
             return False
         values = np.array([record.v for record in records])
         if np.isnan(values).any():
@@ -219,7 +220,7 @@ class _Read:
         signals = {signal: None for _, signal in names}
         payload = np.repeat([c[0] for c in self._chunks], [len(c[1]) for c in self._chunks]).astype(np.int64)
         if len(payload) == 0:
-            return Decoded(blocks_of_readings([], [], *[payload] * 6, 0), self.rejections.all([]))  # type: ignore[arg-type]
+            return Decoded(empty_blocks(), self.rejections.all([]))
         name, seconds, values = (np.concatenate([chunk[i] for chunk in self._chunks]) for i in (1, 2, 3))
         time_us, untimed = _event_times(seconds, payload, times_us)
         number_of_asset = {asset: number for number, asset in enumerate(assets)}
@@ -340,7 +341,8 @@ class _Base:
                     raise _PackError(f"expected a number in {field!r}")
                 setattr(self, field, number)
             elif field == "bver":
-                if isinstance(value, bool) or not isinstance(value, int | float) or value != self.bver and self.bver:
+                whole = isinstance(value, int | float) and not isinstance(value, bool)
+                if not whole or self.bver not in (None, value):
                     raise _PackError("expected one version number in the whole pack")
                 if not 0 < value <= VERSION:
                     raise _PackError(f"expected a version up to {VERSION}, got {str(value)[:20]}")

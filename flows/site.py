@@ -17,6 +17,8 @@ from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
 from flows.kafka.settings import KafkaInput, KafkaOutput
 from flows.kafka.settings import problems as kafka_problems
+from flows.mqtt.settings import MqttInput
+from flows.mqtt.settings import problems as mqtt_problems
 from flows.simulator.fleet import FleetPlan
 from models.scoring import Scorer
 
@@ -25,6 +27,7 @@ __all__ = [
     "KafkaInput",
     "KafkaOutput",
     "LoadedSite",
+    "MqttInput",
     "Outputs",
     "SimulatorInput",
     "Site",
@@ -105,7 +108,7 @@ class Site(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A site file, as it is written."""
 
     name: str
-    inputs: Annotated[tuple[FileInput | KafkaInput | SimulatorInput, ...], Meta(min_length=1)]
+    inputs: Annotated[tuple[FileInput | KafkaInput | MqttInput | SimulatorInput, ...], Meta(min_length=1)]
     assets: str | None = None
     classes: tuple[str, ...] = ()
     shards: Annotated[int, Meta(ge=1, le=4096)] = 16
@@ -227,8 +230,10 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
             problems.append(f"{path}: $.inputs: the register has an asset {known[0]!r}, as the simulated fleet does")
     topics = [one for one in site.inputs if isinstance(one, KafkaInput)]
     problems += [f"{path}: {problem}" for problem in _kafka(site, topics, folder, classes)]
-    if (files or topics) and not register:
-        problems.append(f"{path}: $.assets: a site that reads files or topics needs a register of its assets")
+    brokers = [one for one in site.inputs if isinstance(one, MqttInput)]
+    problems += [f"{path}: {problem}" for problem in mqtt_problems(brokers, folder, classes)]
+    if (files or topics or brokers) and not register:
+        problems.append(f"{path}: $.assets: a site that reads telemetry needs a register of its assets")
     return (None if problems else LoadedSite(site, folder, classes, register, files)), problems
 
 

@@ -16,7 +16,7 @@ from features.signals import EquipmentClass
 from flows.cutting import Cutter
 from flows.files import READ_ERRORS, InputError, Piece, Wire, open_check, pieces, sentence
 
-__all__ = ["FileSource", "InputError", "Message", "Wire", "open_check"]
+__all__ = ["FileSource", "InputError", "Message", "Wire", "name_of", "open_check"]
 
 WAKE_S = 0.5
 """Longest sleep of a paced replay: how soon it notices that it shall stop."""
@@ -51,6 +51,17 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def name_of(path: Path, folder: Path | None) -> str:
+    """Return what a file is called: its path from the folder, or all of it where it lies elsewhere.
+
+    Examples
+    --------
+    >>> name_of(Path("/site/telemetry/a.csv"), Path("/site")), name_of(Path("/data/a.csv"), Path("/site"))
+    ('telemetry/a.csv', '/data/a.csv')
+    """
+    return str(path.relative_to(folder) if folder is not None and path.is_relative_to(folder) else path)
+
+
 class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
     """Reads files, a partition each, in the order of their rows.
 
@@ -61,6 +72,8 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
     ----------
     paths
         Files that `open_check` has let pass.
+    folder
+        A file below it is called by its path from there, so that its name, a recovery key, outlives a move of the site.
     equipment
         Class of the wide tables among them.
     speed
@@ -86,10 +99,11 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _utc_now,
+        folder: Path | None = None,
     ) -> None:
         if speed is not None and not speed > 0:
             raise ValueError(f"a speed is above 0, or None for as fast as it goes; got {speed}")
-        self.paths = {str(path): path for path in paths}
+        self.paths = {name_of(path, folder): path for path in paths}
         self.equipment = equipment
         self.speed = speed
         self.stop = stop

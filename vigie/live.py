@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flows.cluster import Place
-from flows.recovery import Store
+from flows.recovery import Store, StoreError, open_store
+from flows.site import LoadedSite
 from vigie.command import Failure
 from vigie.say import account_line
 
@@ -64,7 +65,6 @@ def demo(given: argparse.Namespace) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Run the dataflow of a site, in this process or as several."""
-    from flows.recovery import StoreError, open_store
     from flows.runs import live_site
     from flows.site import load_site
     from flows.warmup import compile_kernels
@@ -76,26 +76,32 @@ def run(given: argparse.Namespace) -> int:
     with _said_when_slow():
         compile_kernels(site.classes.values())
     with ExitStack() as held:
-        store = None
-        if given.recovery is not None and not given.holds_store:
-            command = f"vigie run {given.site} --recovery {given.recovery}"
-            try:
-                store = held.enter_context(
-                    open_store(Path(given.recovery), site.site.shards, site.classes, command, given.fresh, say)
-                )
-            except StoreError as error:
-                raise Failure(str(error)) from None
+        store = _store(given, site, place, held)
         stop = held.enter_context(stopped_by_signal(None))
         if given.processes > 1 or (place.processes > 1 and place.serves is None):
             from vigie.several import supervise
 
             return supervise(given, site, place, stop)
-        if given.holds_store:
-            store = Store.held(Path(given.recovery))  # by the supervisor
         live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
         live.epoch = timedelta(seconds=given.snapshot_interval)
         _serve(live, f"{site.site.name}: {len(live.known.register)} assets")
     return 0
+
+
+def _store(given: argparse.Namespace, site: LoadedSite, place: Place, held: ExitStack) -> Store | None:
+    """Open the recovery store until `held` is closed, where there shall be one."""
+    if given.recovery is None:
+        return None
+    folder = Path(given.recovery)
+    try:
+        if given.holds_store:
+            return Store.held(folder)
+        command = f"vigie run {given.site} --recovery {given.recovery}"
+        process = place.process if place.processes > 1 else None
+        store = open_store(folder, site.site.shards, site.classes, command, given.fresh, process, say)
+    except StoreError as error:
+        raise Failure(str(error)) from None
+    return held.enter_context(store)
 
 
 def _serve(live: object, what: str) -> None:
