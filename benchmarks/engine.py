@@ -1,0 +1,293 @@
+"""This flow as the benchmarks run it: the only file of them that knows how the flow is put together.
+
+Everything is as `vigie run` has it: all default features and detectors of the class, and metrics out into the table that
+`/metrics` is written from.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bytewax._bytewax import cluster_main
+from bytewax.inputs import FixedPartitionedSource, Source, StatefulSourcePartition
+from bytewax.outputs import Sink
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink, TestingSource, run_main
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from benchmarks.profiles import START_US, Profile
+from benchmarks.turns import Result, peak_mb, say, told
+from benchmarks.wires import message_of
+from features.assets import Asset
+from features.signals import STATISTICS, EquipmentClass
+from flows.exporter import exposition
+from flows.fleet import Fleet
+from flows.metrics import Pipeline
+from flows.monitor import Monitor, Sinks, build
+from flows.show import FleetSink
+from flows.sources import Message
+from models.assessment import Assessed
+
+EPOCH_S = 60.0
+"""Seconds between snapshots: the default of `vigie run`."""
+
+POLL_S = 0.002
+"""How often a flow whose input has paused looks whether its work is done."""
+
+
+@dataclass
+class Turns:
+    """Deals an input out in turns: warms up, reports, and then goes on at each line that comes.
+
+    Attributes
+    ----------
+    warm
+        Messages of each partition before the first turn.
+    messages
+        Messages of each partition in a turn; 0 ends a turn by `seconds`.
+    seconds
+        How long a turn lasts.
+    clustered
+        Other processes may send work while this one waits.
+    """
+
+    warm: int
+    messages: int
+    seconds: float = 0.0
+    clustered: bool = False
+    pipeline: Pipeline = field(default_factory=lambda: Pipeline(CollectorRegistry()))
+    before_report: Callable[[Result], None] = lambda result: None
+
+    def __post_init__(self) -> None:
+        self._bound = self.warm
+        self._waiting: set[str] = set()
+        self._parts = 0
+        self._readings = 0
+        self._making_s = 0.0
+        self._begun_s = self._handed_s = time.perf_counter()
+        self._gaps: list[float] = []
+        self._seen: tuple[int, float] = (-1, 0.0)
+        self._reported = False
+        self._first = True
+        self.over = False
+
+    def join(self) -> None:
+        """Count one more partition."""
+        self._parts += 1
+
+    def open(self, part: str, position: int) -> bool:
+        """Tell whether a partition may hand out its next message; at the end of a turn wait for the next."""
+        if self.over:
+            raise StopIteration
+        timed = not self._first and self.seconds > 0.0
+        if timed and time.perf_counter() - self._begun_s < self.seconds or not timed and position < self._bound:
+            return True
+        self._waiting.add(part)
+        if len(self._waiting) < self._parts:
+            return False
+        if not self._reported and self._drained():
+            self._report()
+        if self._reported:
+            go = told(wait=not self.clustered)
+            if go is False:
+                self.over = True
+                raise StopIteration
+            if go:
+                self._begin(position)
+                return True
+        return False
+
+    def made(self, readings: int, seconds: float) -> None:
+        """Count a message that is handed out, and the time that it took to make it, which is not the flow's."""
+        now = time.perf_counter()
+        self._gaps.append(now - seconds - self._handed_s)
+        self._handed_s = now
+        self._readings += readings
+        self._making_s += seconds
+
+    def _begin(self, position: int) -> None:
+        gc.collect()
+        self._bound = position + self.messages
+        self._waiting.clear()
+        self._readings, self._making_s, self._gaps = 0, 0.0, []
+        self._reported = self._first = False
+        self._seen = (-1, 0.0)
+        self._begun_s = self._handed_s = time.perf_counter()
+
+    def _drained(self) -> bool:
+        """Tell whether all that came in has been dealt with, and keep when that was."""
+        account = self.pipeline.account()
+        received = account.pop("received")
+        done, now = sum(account.values()), time.perf_counter()
+        if done != self._seen[0]:
+            self._seen = done, now
+        return now - self._seen[1] > 0.1 if self.clustered else done == received
+
+    def _report(self) -> None:
+        self._reported = True
+        ended_s = self._seen[1]
+        result = {
+            "readings": float(self._readings),
+            "seconds": ended_s - self._begun_s - self._making_s,
+            "begun_s": self._begun_s,
+            "ended_s": ended_s,
+            "making_s": self._making_s,
+            "peak_mb": peak_mb(),
+            "gap_p99_s": sorted(self._gaps)[int(0.99 * len(self._gaps))] if self._gaps else 0.0,
+            "gap_max_s": max(self._gaps, default=0.0),
+        }
+        self.before_report(result)
+        say(result)
+
+
+class TurnSource(FixedPartitionedSource[Message, dict[str, int]]):
+    """Makes the messages of a profile, a partition each; a snapshot holds the number of the next message.
+
+    Parameters
+    ----------
+    profiles
+        By the name of the partition.
+    wire
+        Form in which the messages come, see `benchmarks.wires`.
+    turns
+        When they come.
+    """
+
+    def __init__(self, profiles: Mapping[str, Profile], wire: str, turns: Turns) -> None:
+        self.profiles = profiles
+        self.wire = wire
+        self.turns = turns
+
+    def list_parts(self) -> list[str]:
+        """Return the partitions that this process reads."""
+        return list(self.profiles)
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: dict[str, int] | None
+    ) -> StatefulSourcePartition[Message, dict[str, int]]:
+        """Return a partition at its beginning, or where a snapshot left it."""
+        self.turns.join()
+        return _Partition(self, for_part, 0 if resume_state is None else resume_state["position"])
+
+
+class _Partition(StatefulSourcePartition[Message, dict[str, int]]):
+    def __init__(self, source: TurnSource, part: str, position: int) -> None:
+        self._source, self._part, self._position = source, part, position
+        self._awake: datetime | None = None
+
+    def next_batch(self) -> list[Message]:
+        turns, profile = self._source.turns, self._source.profiles[self._part]
+        if not turns.open(self._part, self._position):
+            self._awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
+            return []
+        self._awake = None
+        begun = time.perf_counter()
+        message = message_of(profile.message(self._position), self._source.wire, self._part)
+        self._position += 1
+        turns.made(profile.readings(self._position - 1), time.perf_counter() - begun)
+        return [message]
+
+    def next_awake(self) -> datetime | None:
+        return self._awake
+
+    def snapshot(self) -> dict[str, int]:
+        return {"position": self._position}
+
+
+@dataclass
+class Flow:
+    """The flow over the assets of one class.
+
+    Attributes
+    ----------
+    equipment, assets
+        What is watched.
+    shards
+        Shards of the class.
+    """
+
+    equipment: EquipmentClass
+    assets: Sequence[str]
+    pipeline: Pipeline
+    shards: int = 16
+
+    def __post_init__(self) -> None:
+        name = self.equipment.name
+        self.fleet = Fleet({name: self.equipment}, {asset: Asset(id=asset, equipment=name) for asset in self.assets})
+
+    def run(
+        self,
+        source: Source[Message],
+        addresses: Sequence[str] = (),
+        process: int = 0,
+        recovery: Path | None = None,
+        epoch_s: float = EPOCH_S,
+        flush: bool = True,
+        scores: Sink[Any] | None = None,
+    ) -> None:
+        """Run to the end of the source, alone or as one process of a cluster."""
+        name = self.equipment.name
+        monitor = Monitor(
+            {name: self.equipment}, lambda asset: name, self.pipeline, shards=self.shards, flush=lambda: flush
+        )
+        flow = build(monitor, {"bench": source}, Sinks(metrics=FleetSink(self.fleet), scores=scores))
+        epoch = timedelta(seconds=epoch_s)
+        config = None if recovery is None else RecoveryConfig(str(recovery))
+        if addresses:
+            cluster_main(flow, list(addresses), process, epoch_interval=epoch, recovery_config=config)
+        else:
+            run_main(flow, epoch_interval=epoch, recovery_config=config)
+
+    def metrics(self) -> bytes:
+        """Return what `/metrics` shows."""
+        return exposition(self.fleet, self.pipeline)
+
+    def state_bytes(self) -> float:
+        """Return the bytes of state of all assets; known once the input has ended."""
+        value = self.pipeline.registry.get_sample_value
+        return sum(value("vigie_state_bytes", {"step": step}) or 0.0 for step in ("window", "score", "assess"))
+
+    def check(self) -> None:
+        """Hold the flow to its account: every reading is scored, and every asset has its score in the metrics."""
+        account = self.pipeline.account()
+        if account["received"] != account["scored"]:
+            raise SystemExit(f"readings were not scored: {account}")
+        shown = self.metrics().count(b"\nvigie_anomaly_score{")
+        if shown != len(self.assets):
+            raise SystemExit(f"{shown} of {len(self.assets)} assets have a score in the metrics")
+
+
+def new_store(folder: Path) -> Path:
+    """Make an empty recovery store."""
+    init_db_dir(folder, 1)
+    return folder
+
+
+def base_features(profile: Profile, messages: range) -> dict[tuple[str, int, str], NDArray[np.float64]]:
+    """Return what the flow computes: by asset, number of the window and signal, one value for each of `STATISTICS`."""
+    equipment = profile.equipment
+    flow = Flow(equipment, profile.assets, Pipeline(CollectorRegistry()))
+    sent = [message_of(profile.message(number), "arrow", "bench") for number in messages]
+    results: list[tuple[str, Any]] = []
+    flow.run(TestingSource(sent), scores=TestingSink(results))
+    found = {}
+    for _, result in results:
+        if not isinstance(result, Assessed):
+            continue
+        windows = result.windows
+        for signal in equipment.signal_names:
+            columns = [equipment.feature_index[f"{signal}.{name}"] for name in STATISTICS]
+            rows = zip(windows.rows.tolist(), windows.start_us.tolist(), windows.features[:, columns], strict=True)
+            for row, start_us, values in rows:
+                if values[0] > 0:
+                    number = round((start_us - START_US) / 1e6 / equipment.window_s)
+                    found[windows.names[row], number, signal] = values
+    return found
