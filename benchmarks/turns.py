@@ -8,6 +8,7 @@ input is the end of it, and it may say a last line of JSON.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import select
 import statistics
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+ROOT = Path(__file__).parents[1]
 
 PATIENCE_S = 900.0
 """Longest that a competitor may warm up or take for a turn: compiled code of a fresh machine takes minutes."""
@@ -36,8 +39,9 @@ class Competitor:
 
     def __init__(self, command: Sequence[str], python: str = sys.executable) -> None:
         self._process = subprocess.Popen(
-            [python, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [python, *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+        self._heard = b""
         self._ready = False
         self.last: Result = {}
 
@@ -57,7 +61,7 @@ class Competitor:
         """Give it a turn."""
         self.wait_ready()
         assert self._process.stdin is not None
-        self._process.stdin.write("turn\n")
+        self._process.stdin.write(b"turn\n")
         self._process.stdin.flush()
 
     def end(self) -> Result:
@@ -70,13 +74,18 @@ class Competitor:
         self.begin()
         return self.end()
 
-    def close(self) -> Result:
-        """Let it end; return the last that it said."""
+    def close_input(self) -> None:
+        """Tell it to end."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self.wait_ready()
         self._process.stdin.close()
-        rest = [line for line in self._process.stdout.read().splitlines() if line.startswith("{")]
+
+    def close(self) -> Result:
+        """Let it end; return the last that it said."""
+        assert self._process.stdout is not None
+        self.close_input()
+        heard = self._heard + self._process.stdout.read()
+        rest = [line for line in heard.splitlines() if line.startswith(b"{")]
         if self._process.wait() != 0:
             raise SystemExit(f"{self._name} ended with {self._process.returncode}")
         return json.loads(rest[-1]) if rest else self.last
@@ -98,17 +107,25 @@ class Competitor:
         return " ".join(str(part) for part in self._process.args[1:])  # type: ignore[union-attr, index]
 
     def _answer(self) -> Result:
-        assert self._process.stdout is not None
         while True:
+            line = self._line()
+            if line.startswith(b"{"):  # libraries may print, too
+                answer: Result = json.loads(line)
+                return answer
+
+    def _line(self) -> bytes:
+        """Return its next line; a buffered reader would hide a second one from the wait for the first."""
+        assert self._process.stdout is not None
+        while b"\n" not in self._heard:
             if not select.select([self._process.stdout], [], [], PATIENCE_S)[0]:
                 self.kill()
                 raise SystemExit(f"{self._name} did not answer within {PATIENCE_S:.0f} s")
-            line = self._process.stdout.readline()
-            if not line:
+            heard = os.read(self._process.stdout.fileno(), 65536)
+            if not heard:
                 raise SystemExit(f"{self._name} ended with {self._process.wait()} in its turn")
-            if line.startswith("{"):  # libraries may print, too
-                answer: Result = json.loads(line)
-                return answer
+            self._heard += heard
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
 
 
 def say(answer: Mapping[str, float], out: IO[str] | None = None) -> None:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+import features.wire
 from benchmarks.profiles import Columns
-from flows.sources import Message
+from flows.sources import Message, Wire
 
 DOUBLES = 86
 """Tag of an array of little-endian float64 (RFC 8746, section 2.1)."""
@@ -28,15 +29,24 @@ DOUBLES = 86
 _json = msgspec.json.Encoder()
 
 
+BATCHED = hasattr(features.wire, "decode")
+"""Whether the flow takes many wire messages at once, and with them the forms of brokers."""
+
+WIRES = ("cbor", "json", "senml") if BATCHED else ("json",)
+"""Forms beside Arrow."""
+
+
 def message_of(columns: Columns, wire: str, source: str) -> Message:
     """Return a message in one of the wire forms."""
-    if wire == "blocks":
-        return Message(source, "blocks", columns.batch)
-    if wire == "arrow":
-        return Message(source, "arrow", arrow(columns))
-    if wire == "json":
-        return Message(source, "jsonl", b"\n".join(json_blocks(columns)))
-    raise ValueError(f"no wire form is called {wire!r}")
+    match wire:
+        case "blocks":
+            return Message(source, "blocks", columns.batch)
+        case "arrow":
+            return Message(source, "arrow", [arrow(columns)] if BATCHED else arrow(columns))
+        case "json" if not BATCHED:
+            return Message(source, "jsonl", b"\n".join(json_blocks(columns)))
+    encode = {"json": json_blocks, "senml": senml, "cbor": cbor_blocks}[wire]
+    return Message(source, cast("Wire", wire), encode(columns))
 
 
 def arrow(columns: Columns) -> bytes:
