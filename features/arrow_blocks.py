@@ -7,6 +7,8 @@ unit, lists large or of a fixed size, samples of any number type, and a table of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -14,10 +16,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.columns import read_numbers
-from features.telemetry import BLOCKS, Decoded, Reason, Rejected, empty_blocks, new_blocks
+from features.telemetry import BLOCKS, Decoded, Reason, Rejected, count_readings, empty_blocks, new_blocks
 from features.times import LATEST_US, Times, read_times
 
-__all__ = ["decode_arrow", "decode_blocks", "holds_blocks"]
+__all__ = ["decode_arrow", "decode_arrows", "decode_blocks", "holds_blocks"]
 
 LONGEST_PERIOD_US = 366 * 86_400_000_000
 """A step above a year is a wrong unit; below it no sum of steps overflows."""
@@ -79,6 +81,37 @@ def decode_arrow(payload: bytes | pa.Buffer | pa.RecordBatch, *, source: str) ->
         return _malformed(data.to_pybytes(), 1, source, _expected(table))
     blocks = pa.Table.from_batches([one.blocks for one in decoded]).unify_dictionaries().combine_chunks().to_batches()
     return Decoded(blocks[0] if blocks else empty_blocks(), [r for one in decoded for r in one.rejected])
+
+
+def decode_arrows(payloads: Sequence[bytes], *, source: str) -> Decoded:
+    """Decode many Arrow IPC streams or files of blocks into one batch; never fails.
+
+    A payload without a single reading counts as one that is malformed, so that every message counts.
+
+    Parameters
+    ----------
+    payloads
+        Bytes of the streams or files.
+    source
+        Name of the input.
+
+    Examples
+    --------
+    >>> [one.raw for one in decode_arrows([b"one", b""], source="example").rejected]
+    [b'one', b'']
+    """
+    tables, rejected = [], []
+    for payload in payloads:
+        decoded = decode_arrow(payload, source=source)
+        rejected += decoded.rejected
+        if decoded.blocks.num_rows:
+            tables.append(pa.Table.from_batches([decoded.blocks]))
+        if not decoded.rejected and count_readings(decoded.blocks) == 0:
+            rejected += _malformed(payload, 1, source, "expected a reading, got a message without one").rejected
+    if not tables:
+        return Decoded(empty_blocks(), rejected)
+    [batch] = pa.concat_tables(tables).unify_dictionaries().combine_chunks().to_batches()
+    return Decoded(batch, rejected)
 
 
 def decode_blocks(batch: pa.RecordBatch, *, source: str) -> Decoded:
