@@ -31,8 +31,8 @@ from features.signals import STATISTICS, EquipmentClass
 from flows.exporter import exposition
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
-from flows.monitor import Monitor, Sinks, build
-from flows.show import FleetSink
+from flows.monitor import Monitor, build
+from flows.results import Results
 from flows.sources import Message
 from models.assessment import Assessed
 
@@ -41,6 +41,9 @@ EPOCH_S = 60.0
 
 POLL_S = 0.002
 """How often a flow whose input has paused looks whether its work is done."""
+
+QUIET_S = 0.1
+"""It is done when no shard has taken anything for so long."""
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Turns:
         self._making_s = 0.0
         self._begun_s = self._handed_s = time.perf_counter()
         self._gaps: list[float] = []
-        self._seen: tuple[int, float] = (-1, 0.0)
+        self._seen: tuple[float, float] = (-1.0, 0.0)
         self._reported = False
         self._first = True
         self.over = False
@@ -119,17 +122,15 @@ class Turns:
         self._waiting.clear()
         self._readings, self._making_s, self._gaps = 0, 0.0, []
         self._reported = self._first = False
-        self._seen = (-1, 0.0)
+        self._seen = (-1.0, 0.0)
         self._begun_s = self._handed_s = time.perf_counter()
 
     def _drained(self) -> bool:
         """Tell whether all that came in has been dealt with, and keep when that was."""
-        account = self.pipeline.account()
-        received = account.pop("received")
-        done, now = sum(account.values()), time.perf_counter()
+        done, now = taken(self.pipeline), time.perf_counter()
         if done != self._seen[0]:
             self._seen = done, now
-        return now - self._seen[1] > 0.1 if self.clustered else done == received
+        return now - self._seen[1] > QUIET_S
 
     def _report(self) -> None:
         self._reported = True
@@ -236,9 +237,15 @@ class Flow:
         """Run to the end of the source, alone or as one process of a cluster."""
         name = self.equipment.name
         monitor = Monitor(
-            {name: self.equipment}, lambda asset: name, self.pipeline, shards=self.shards, flush=lambda: flush
+            {name: self.equipment},
+            lambda asset: name,
+            self.pipeline,
+            shards=self.shards,
+            fleet=self.fleet,
+            recovering=recovery is not None,
+            flush=lambda: flush,
         )
-        flow = build(monitor, {"bench": source}, Sinks(metrics=FleetSink(self.fleet), scores=scores))
+        flow = build(monitor, {"bench": source}, Results(monitor.classes, scores=scores))
         epoch = timedelta(seconds=epoch_s)
         config = None if recovery is None else RecoveryConfig(str(recovery))
         if addresses:
@@ -252,8 +259,7 @@ class Flow:
 
     def state_bytes(self) -> float:
         """Return the bytes of state of all assets; known once the input has ended."""
-        value = self.pipeline.registry.get_sample_value
-        return sum(value("vigie_state_bytes", {"step": step}) or 0.0 for step in ("window", "score", "assess"))
+        return sum(sample.value for family in self.pipeline.state_bytes.collect() for sample in family.samples)
 
     def check(self) -> None:
         """Hold the flow to its account: every reading is scored, and every asset has its score in the metrics."""
@@ -263,6 +269,11 @@ class Flow:
         shown = self.metrics().count(b"\nvigie_anomaly_score{")
         if shown != len(self.assets):
             raise SystemExit(f"{shown} of {len(self.assets)} assets have a score in the metrics")
+
+
+def taken(pipeline: Pipeline) -> float:
+    """Return how many batches the shards have taken."""
+    return pipeline.registry.get_sample_value("vigie_window_batch_seconds_count") or 0.0
 
 
 def new_store(folder: Path) -> Path:

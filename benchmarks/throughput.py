@@ -199,7 +199,7 @@ def main() -> None:
         print("all compute the same base features within 1e-6, on both profiles", flush=True)
     figures: dict[str, float] = {}
     rows: list[tuple[str, str, list[Result]]] = []
-    for name, wires in (("lift", WIRES), ("boiler", ())):
+    for name, wires in (("lift", tuple(WIRES)), ("boiler", ())):
         if name in parts:
             measured, results = profile(name, wires, given.runs)
             figures |= measured
