@@ -6,12 +6,13 @@ python -m benchmarks.competitors flow --class lift --assets 250 --wire arrow --w
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from benchmarks import yardstick
 from benchmarks.agreement import yardstick_readings
 from benchmarks.batch import Batch
-from benchmarks.engine import Flow, Turns, TurnSource, new_store
+from benchmarks.engine import Flow, Turns, TurnSource, new_store, served
 from benchmarks.profiles import Profile, asset_names, equipment_of, flat
 from benchmarks.turns import Result, peak_mb, say, serve
 
@@ -37,7 +38,9 @@ def run_flow(given: argparse.Namespace) -> None:
     source = TurnSource(profiles, given.wire, turns)
     if given.store is not None and not any(given.store.glob("*.sqlite3")):
         new_store(given.store)
-    flow.run(source, addresses, given.process, given.store, given.epoch)
+    with served(flow) if given.serve else nullcontext(0) as port:
+        turns.before_report = lambda result: result.update(port=port, **(flow.measure_metrics() if port else {}))
+        flow.run(source, addresses, given.process, given.store, given.epoch)
     if processes == 1:
         flow.check()
     say({"state_bytes": flow.state_bytes(), "peak_mb": peak_mb()})
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--addresses", default="", help="host:port of each process of a cluster, with ; between")
     parser.add_argument("--process", type=int, default=0, help="number of this process in the cluster")
     parser.add_argument("--store", type=Path, help="folder of a recovery store")
+    parser.add_argument("--serve", action="store_true", help="serve the metrics, and measure what a scrape costs")
     parser.add_argument("--epoch", type=float, default=60.0, help="seconds between snapshots")
     given = parser.parse_args()
     RUNS[given.name](given)

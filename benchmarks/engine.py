@@ -7,8 +7,10 @@ Everything is as `vigie run` has it: all default features and detectors of the c
 from __future__ import annotations
 
 import gc
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +30,7 @@ from benchmarks.turns import Result, peak_mb, say, told
 from benchmarks.wires import message_of
 from features.assets import Asset
 from features.signals import STATISTICS, EquipmentClass
-from flows.exporter import exposition
+from flows.exporter import Server, exposition
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, build
@@ -76,7 +78,9 @@ class Turns:
         self._readings = 0
         self._making_s = 0.0
         self._begun_s = self._handed_s = time.perf_counter()
-        self._gaps: list[float] = []
+        self._gaps: list[tuple[float, float]] = []
+        self._made_s = time.perf_counter()
+        self._opened_s: float | None = None
         self._seen: tuple[float, float] = (-1.0, 0.0)
         self._reported = False
         self._first = True
@@ -90,6 +94,8 @@ class Turns:
         """Tell whether a partition may hand out its next message; at the end of a turn wait for the next."""
         if self.over:
             raise StopIteration
+        if self._opened_s is None:
+            self._opened_s = time.perf_counter() - self._made_s
         timed = not self._first and self.seconds > 0.0
         if timed and time.perf_counter() - self._begun_s < self.seconds or not timed and position < self._bound:
             return True
@@ -111,7 +117,7 @@ class Turns:
     def made(self, readings: int, seconds: float) -> None:
         """Count a message that is handed out, and the time that it took to make it, which is not the flow's."""
         now = time.perf_counter()
-        self._gaps.append(now - seconds - self._handed_s)
+        self._gaps.append((now - self._begun_s, now - seconds - self._handed_s))
         self._handed_s = now
         self._readings += readings
         self._making_s += seconds
@@ -142,11 +148,20 @@ class Turns:
             "ended_s": ended_s,
             "making_s": self._making_s,
             "peak_mb": peak_mb(),
-            "gap_p99_s": sorted(self._gaps)[int(0.99 * len(self._gaps))] if self._gaps else 0.0,
-            "gap_max_s": max(self._gaps, default=0.0),
+            "opened_s": self._opened_s or 0.0,
+            "first_s": self._gaps[1][1] if len(self._gaps) > 1 else 0.0,
+            "stall_s": self._stall_s(),
         }
         self.before_report(result)
         say(result)
+
+
+    def _stall_s(self) -> float:
+        """Return the longest wait between two messages in the worst of each hundred seconds, a scrape a second."""
+        worst: dict[int, float] = {}
+        for at_s, gap_s in self._gaps[1:]:
+            worst[int(at_s)] = max(worst.get(int(at_s), 0.0), gap_s)
+        return float(np.quantile(list(worst.values()), 0.99)) if worst else 0.0
 
 
 class TurnSource(FixedPartitionedSource[Message, dict[str, int]]):
@@ -257,6 +272,16 @@ class Flow:
         """Return what `/metrics` shows."""
         return exposition(self.fleet, self.pipeline)
 
+    def measure_metrics(self) -> Result:
+        """Return the series of `/metrics`, and the time on a processor that writing them takes, the median of five."""
+        spent = []
+        for _ in range(5):
+            begun = time.process_time()
+            text = self.metrics()
+            spent.append(time.process_time() - begun)
+        series = text.count(b"\n") - text.count(b"\n# ")
+        return {"series": float(series), "exposition_s": statistics.median(spent)}
+
     def state_bytes(self) -> float:
         """Return the bytes of state of all assets; known once the input has ended."""
         return sum(sample.value for family in self.pipeline.state_bytes.collect() for sample in family.samples)
@@ -269,6 +294,13 @@ class Flow:
         shown = self.metrics().count(b"\nvigie_anomaly_score{")
         if shown != len(self.assets):
             raise SystemExit(f"{shown} of {len(self.assets)} assets have a score in the metrics")
+
+
+@contextmanager
+def served(flow: Flow) -> Iterator[int]:
+    """Serve the metrics of a flow as `vigie run` does; yield the port."""
+    with Server(flow.fleet, flow.pipeline, page=False) as server:
+        yield server.port
 
 
 def taken(pipeline: Pipeline) -> float:

@@ -22,11 +22,8 @@ from features.telemetry import new_blocks
 START_US = 1_767_571_200_000_000
 """Midnight of 5 January 2026, UTC: the first window begins with the first reading."""
 
-CYCLE_S = 60
-"""Slow signals come in the first second of their period; none is slower than a minute."""
-
-THIN_S = 10.0
-"""Seconds between the readings of a signal while history is made."""
+THIN_S = 10
+"""Seconds between the readings of a signal while history is made, one in a message."""
 
 LEVELS: dict[str, dict[str, tuple[float, float, float]]] = {
     "lift": {
@@ -119,8 +116,8 @@ class Profile:
     message_s
         Seconds in a message.
     thin
-        Number of messages at the beginning that hold a minute each and a reading of each signal every ten seconds, to
-        make history quickly.
+        Number of messages at the beginning that hold ten seconds each and a reading of each signal, to make history
+        quickly.
     """
 
     equipment: EquipmentClass
@@ -161,7 +158,7 @@ class Profile:
 
     def begin_s(self, number: int) -> int:
         """Return when a message begins, in seconds after `START_US`."""
-        return min(number, self.thin) * CYCLE_S + max(0, number - self.thin) * self.message_s
+        return min(number, self.thin) * THIN_S + max(0, number - self.thin) * self.message_s
 
     def readings(self, number: int) -> int:
         """Return how many readings a message holds."""
