@@ -63,7 +63,7 @@ def disagreement(name: str, assets: int = 3, windows: int = 4) -> Difference | N
 
 
 def differences(other: str, ours: Features, theirs: Mapping[Key, Mapping[str, float]]) -> Iterator[Difference]:
-    """Yield where somebody else's features are not ours; a statistic that the other does not compute is not compared."""
+    """Yield where somebody else's features are not ours, as far as the other computes them."""
     for key, row in ours.items():
         their = theirs.get(key)
         if their is None:

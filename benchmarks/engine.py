@@ -1,7 +1,7 @@
-"""This flow as the benchmarks run it: the only file of them that knows how the flow is put together.
+"""The flow as the benchmarks run it: the only file of them that knows how the flow is put together.
 
-Everything is as `vigie run` has it: all default features and detectors of the class, and metrics out into the table that
-`/metrics` is written from.
+Everything is as `vigie run` has it: all default features and detectors of the class, and metrics out into the table
+that `/metrics` is written from.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bytewax._bytewax import cluster_main
 from bytewax.inputs import FixedPartitionedSource, Source, StatefulSourcePartition
 from bytewax.outputs import Sink
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
-import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
@@ -97,7 +97,7 @@ class Turns:
         if self._opened_s is None:
             self._opened_s = time.perf_counter() - self._made_s
         timed = not self._first and self.seconds > 0.0
-        if timed and time.perf_counter() - self._begun_s < self.seconds or not timed and position < self._bound:
+        if (time.perf_counter() - self._begun_s < self.seconds) if timed else (position < self._bound):
             return True
         self._waiting.add(part)
         if len(self._waiting) < self._parts:
@@ -154,7 +154,6 @@ class Turns:
         }
         self.before_report(result)
         say(result)
-
 
     def _stall_s(self) -> float:
         """Return the longest wait between two messages in the worst of each hundred seconds, a scrape a second."""

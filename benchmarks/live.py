@@ -1,4 +1,4 @@
-"""A fleet of lifts in real time, ten gateways that send a second at a time: how late does its metric show?
+"""How late metrics show: a fleet of lifts in real time, ten gateways that send a second at a time.
 
 A competitor of one turn, see `benchmarks.turns`; `benchmarks/scale.py --only latency` runs it.
 """

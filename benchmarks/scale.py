@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.bars import Bar, print_bars
@@ -69,7 +69,7 @@ def scrape(runs: int) -> dict[str, float]:
         port = int(one.wait_ready()["port"])
         for _ in range(runs):
             alone = one.turn()
-            with scraped(port):
+            with scraped(lambda: port):
                 beside = one.turn()
             stalls.append(beside["stall_s"] - alone["stall_s"])
             expositions += [r["exposition_s"] * 100_000 / r["series"] for r in (alone, beside)]
@@ -80,14 +80,17 @@ def scrape(runs: int) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def scraped(port: int, every_s: float = 1.0) -> Iterator[list[float]]:
-    """Scrape a port meanwhile; yield the list of the seconds that each scrape takes."""
+def scraped(port: Callable[[], int | None], every_s: float = 1.0) -> Iterator[list[float]]:
+    """Scrape a port of loopback meanwhile, once it is known; yield the list of the seconds that each scrape takes."""
     over, spent = threading.Event(), list[float]()
 
     def run() -> None:
         while not over.wait(every_s):
+            known = port()
+            if known is None:
+                continue
             begun = time.perf_counter()
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{known}/metrics", timeout=60) as answer:
                 answer.read()
             spent.append(time.perf_counter() - begun)
 
@@ -133,7 +136,7 @@ def latency(runs: int) -> dict[str, float]:
     command = ["-m", "benchmarks.live", "--assets", "10000", "--seconds", "60"]
     with Competitor(command) as one:
         port = int(one.wait_ready()["port"])
-        with scraped(port) as spent:
+        with scraped(lambda: port) as spent:
             result: Result = one.turn()
     spent.sort()
     scrape_s = spent[int(0.99 * len(spent))]

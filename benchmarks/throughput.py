@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import socket
 import statistics
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +38,8 @@ class Load:
 
 
 LOADS = {
-    # 83,000 readings a second: turns of 60 million readings, batches of 20 million.
-    "lift": Load(assets=250, warm=26, arrow=72, batch=24, naive_assets=5, naive=30),
+    # 83,000 readings a second: turns of 60 million readings, batches of 10 million.
+    "lift": Load(assets=250, warm=26, arrow=72, batch=12, naive_assets=5, naive=30),
     # 50,000 readings a second: turns of 18 million readings, batches of 6 million.
     "boiler": Load(assets=5000, warm=78, arrow=36, batch=12, naive_assets=100, naive=36),
 }
@@ -85,9 +84,7 @@ def profile(name: str, wires: Sequence[str], runs: int) -> tuple[dict[str, float
         results = alternate(competitors, runs)
         state = competitors["arrow"].close()["state_bytes"] / load.assets
     figures = {f"{name}_{wire}_readings_per_s": median_rate(results[wire]) for wire in ("arrow", *wires)}
-    figures |= {
-        f"{name}_{other}_readings_per_s": median_rate(results[other]) for other in ("duckdb", "naive")
-    }
+    figures |= {f"{name}_{other}_readings_per_s": median_rate(results[other]) for other in ("duckdb", "naive")}
     figures[f"{name}_ratio_duckdb"] = median_ratio(results["arrow"], results["duckdb"])
     figures[f"{name}_ratio_naive"] = median_ratio(results["arrow"], results["naive"])
     figures[f"{name}_state_bytes_per_asset"] = state
@@ -215,4 +212,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

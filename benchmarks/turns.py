@@ -1,8 +1,8 @@
 """Competitors take turns: each lives in a process of its own, and only the one whose turn it is uses the machine.
 
-So each warms up once, its peak of memory is its own, and what disturbs the machine disturbs all alike. A competitor says
-``ready`` when it is warm; then each line that it reads is a turn, which it answers with one line of JSON; the end of its
-input is the end of it, and it may say a last line of JSON.
+So each warms up once, its peak of memory is its own, and what disturbs the machine disturbs all alike. A competitor
+says ``ready`` when it is warm; then each line that it reads is a turn, which it answers with one line of JSON; the end
+of its input is the end of it, and it may say a last line of JSON.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Competitor:
     """
 
     def __init__(self, command: Sequence[str], python: str = sys.executable) -> None:
-        self._process = subprocess.Popen(
-            [python, *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = subprocess.Popen([python, *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._heard = b""
         self._ready = False
         self.last: Result = {}
