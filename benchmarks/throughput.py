@@ -180,13 +180,13 @@ TITLES = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Check, measure, print; with --json, write the figures for machines too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one flat object of figures")
     parser.add_argument("--only", choices=("check", "lift", "boiler", "processes"), help="one part alone")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     parts = [given.only] if given.only else ["check", "lift", "boiler", "processes"]
     if "check" in parts:
         for name in LOADS:

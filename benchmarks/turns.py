@@ -39,6 +39,7 @@ class Competitor:
 
     def __init__(self, command: Sequence[str], python: str = sys.executable) -> None:
         self._process = subprocess.Popen([python, *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._command = command
         self._heard = b""
         self._ready = False
         self.last: Result = {}
@@ -99,10 +100,13 @@ class Competitor:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     @property
     def _name(self) -> str:
-        return " ".join(str(part) for part in self._process.args[1:])  # type: ignore[union-attr, index]
+        return " ".join(self._command)
 
     def _answer(self) -> Result:
         while True:
@@ -140,7 +144,7 @@ def told(wait: bool = True) -> bool | None:
         return None
     line = b""
     while not line.endswith(b"\n"):
-        byte = sys.stdin.buffer.raw.read(1)
+        byte = os.read(sys.stdin.fileno(), 1)
         if not byte:
             return False
         line += byte
