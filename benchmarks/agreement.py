@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks import yardstick
@@ -16,6 +21,8 @@ from benchmarks.batch import Batch
 from benchmarks.engine import base_features
 from benchmarks.profiles import START_US, Profile, Readings, asset_names, equipment_of, flat
 from features.signals import STATISTICS, EquipmentClass
+
+PEERS = Path(__file__).with_name("peers.py")
 
 TOLERANCE = 1e-6
 """Largest relative difference between two features that are the same."""
@@ -90,6 +97,41 @@ def of_batch(readings: list[Readings], profile: Profile) -> dict[Key, dict[str, 
         (profile.assets[row["asset"]], row["number"], signals[row["signal"]]): _numbers(row)
         for row in table.to_pylist()
     }
+
+
+def peer_command(peer: str, file: Path, name: str) -> list[str]:
+    """Return how a peer is started on a file of readings."""
+    window_us = round(equipment_of(name).window_s * 1e6)
+    return [str(PEERS), peer, str(file), "--window-us", str(window_us)]
+
+
+def write_readings(name: str, file: Path, assets: int, messages: int) -> Profile:
+    """Write the readings of a prefix for a peer."""
+    profile = Profile(equipment_of(name), asset_names(name, assets))
+    pq.write_table(as_table([flat(profile.message(number)) for number in range(messages)], profile.equipment), file)
+    return profile
+
+
+def peer_disagreement(name: str, peer: str, python: str) -> str | None:
+    """Return in what a peer differs on a prefix, nothing where it does not, or None where it is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "readings.parquet")
+        messages = round(2 * equipment_of(name).window_s) // 10
+        profile = write_readings(name, file, assets=2, messages=messages)
+        command = [python, *peer_command(peer, file, name), "--features"]
+        said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    answers = [json.loads(line) for line in said.stdout.splitlines() if line.startswith("{")]
+    if said.returncode != 0 or not answers:
+        raise SystemExit(f"{peer} failed: {said.stderr.strip().splitlines()[-1:]}")
+    if "absent" in answers[0]:
+        return None
+    signals, window_us = profile.equipment.signal_names, round(profile.equipment.window_s * 1e6)
+    theirs = {
+        (profile.assets[key // len(signals)], number - START_US // window_us, signals[key % len(signals)]): features
+        for key, number, features in answers[0]["rows"]
+    }
+    found = next(differences(peer, base_features(profile, range(messages)), theirs), None)
+    return "" if found is None else str(found)
 
 
 def _numbers(row: dict[str, float | None]) -> dict[str, float]:

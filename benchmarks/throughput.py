@@ -13,6 +13,8 @@ import argparse
 import contextlib
 import socket
 import statistics
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,33 @@ def profile(name: str, wires: Sequence[str], runs: int) -> tuple[dict[str, float
     figures[f"{name}_state_bytes_per_asset"] = state
     figures[f"{name}_peak_mb"] = max(result["peak_mb"] for result in results["arrow"])
     return figures, list(results.items())
+
+
+def peers(name: str, python: str, runs: int) -> tuple[dict[str, float], list[tuple[str, list[Result]]]]:
+    """Check and measure Pathway and PyFlink on a prefix, where they are installed for an interpreter."""
+    load, figures, rows = LOADS[name], dict[str, float](), []
+    with contextlib.ExitStack() as stack:
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory()), "readings.parquet")
+        found = {}
+        for peer in PEERS:
+            differs = agreement.peer_disagreement(name, peer, python)
+            if differs is None:
+                print(f"{PEERS[peer]} is not installed for {python}: it is left out")
+            elif differs:
+                raise SystemExit(differs)
+            else:
+                found[peer] = agreement.peer_command(peer, file, name)
+        if not found:
+            return {}, []
+        agreement.write_readings(name, file, assets=3, messages=load.naive // 2)
+        competitors = {peer: stack.enter_context(Competitor(command, python)) for peer, command in found.items()}
+        competitors["arrow"] = stack.enter_context(flow(name, "arrow", load.arrow))
+        results = alternate(competitors, runs)
+    for peer in found:
+        figures[f"{name}_{peer}_readings_per_s"] = median_rate(results[peer])
+        figures[f"{name}_ratio_{peer}"] = median_ratio(results["arrow"], results[peer])
+        rows.append((peer, results[peer]))
+    return figures, rows
 
 
 def median_rate(results: Sequence[Result]) -> float:
@@ -170,7 +199,11 @@ def print_table(rows: Iterator[tuple[str, str, list[Result]]]) -> None:
         print(f"{name:8} {title:34} {statistics.median(rates):19.2f} {spread:>18} {peak:8,.0f}")
 
 
+PEERS = {"pathway": "Pathway", "pyflink": "PyFlink"}
+
 TITLES = {
+    "pathway": "Pathway, windowby, no score",
+    "pyflink": "PyFlink, Table API, no score",
     "arrow": "this flow, Arrow",
     "cbor": "this flow, CBOR typed arrays",
     "json": "this flow, JSON blocks",
@@ -186,6 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one flat object of figures")
     parser.add_argument("--only", choices=("check", "lift", "boiler", "processes"), help="one part alone")
+    parser.add_argument(
+        "--peers",
+        metavar="PYTHON",
+        help="also Pathway and PyFlink, as installed for this interpreter; 1 is the one that runs this",
+    )
     given = parser.parse_args(arguments)
     parts = [given.only] if given.only else ["check", "lift", "boiler", "processes"]
     if "check" in parts:
@@ -201,6 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measured, results = profile(name, wires, given.runs)
             figures |= measured
             rows += [(name, competitor, of_one) for competitor, of_one in results]
+            if given.peers:
+                measured, results = peers(name, sys.executable if given.peers == "1" else given.peers, given.runs)
+                figures |= measured
+                rows += [(name, competitor, of_one) for competitor, of_one in results]
     if "processes" in parts:
         figures |= two_processes(given.runs)
     print_table(iter(rows))
