@@ -76,12 +76,13 @@ class Turns:
         self._waiting: set[str] = set()
         self._parts = 0
         self._readings = 0
-        self._making_s = 0.0
+        self._making_s = self._making_cpu_s = 0.0
+        self._begun_cpu_s = time.process_time()
         self._begun_s = self._handed_s = time.perf_counter()
         self._gaps: list[tuple[float, float]] = []
         self._made_s = time.perf_counter()
         self._opened_s: float | None = None
-        self._seen: tuple[float, float] = (-1.0, 0.0)
+        self._seen: tuple[float, float, float] = (-1.0, 0.0, 0.0)
         self._reported = False
         self._first = True
         self.over = False
@@ -114,28 +115,30 @@ class Turns:
                 return True
         return False
 
-    def made(self, readings: int, seconds: float) -> None:
+    def made(self, readings: int, seconds: float, processor_s: float) -> None:
         """Count a message that is handed out, and the time that it took to make it, which is not the flow's."""
         now = time.perf_counter()
         self._gaps.append((now - self._begun_s, now - seconds - self._handed_s))
         self._handed_s = now
         self._readings += readings
         self._making_s += seconds
+        self._making_cpu_s += processor_s
 
     def _begin(self, position: int) -> None:
         gc.collect()
         self._bound = position + self.messages
         self._waiting.clear()
-        self._readings, self._making_s, self._gaps = 0, 0.0, []
+        self._readings, self._making_s, self._making_cpu_s, self._gaps = 0, 0.0, 0.0, []
         self._reported = self._first = False
-        self._seen = (-1.0, 0.0)
+        self._seen = (-1.0, 0.0, 0.0)
+        self._begun_cpu_s = time.process_time()
         self._begun_s = self._handed_s = time.perf_counter()
 
     def _drained(self) -> bool:
         """Tell whether all that came in has been dealt with, and keep when that was."""
         done, now = taken(self.pipeline), time.perf_counter()
         if done != self._seen[0]:
-            self._seen = done, now
+            self._seen = done, now, time.process_time()
         return now - self._seen[1] > QUIET_S
 
     def _report(self) -> None:
@@ -144,6 +147,7 @@ class Turns:
         result = {
             "readings": float(self._readings),
             "seconds": ended_s - self._begun_s - self._making_s,
+            "processor_s": self._seen[2] - self._begun_cpu_s - self._making_cpu_s,
             "begun_s": self._begun_s,
             "ended_s": ended_s,
             "making_s": self._making_s,
@@ -204,10 +208,11 @@ class _Partition(StatefulSourcePartition[Message, dict[str, int]]):
             self._awake = datetime.now(UTC) + timedelta(seconds=POLL_S)
             return []
         self._awake = None
-        begun = time.perf_counter()
+        begun, processor_s = time.perf_counter(), time.process_time()
         message = message_of(profile.message(self._position), self._source.wire, self._part)
         self._position += 1
-        turns.made(profile.readings(self._position - 1), time.perf_counter() - begun)
+        spent = time.perf_counter() - begun, time.process_time() - processor_s
+        turns.made(profile.readings(self._position - 1), *spent)
         return [message]
 
     def next_awake(self) -> datetime | None:

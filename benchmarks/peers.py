@@ -1,7 +1,7 @@
 """Pathway and PyFlink compute the yardstick's seven features of the same readings; no score, which is in their favour.
 
-A competitor that knows nothing of this project, so that it runs in the environment in which the peers are installed. The
-readings are a Parquet file, `key` (asset and signal), `time_us`, `value`, in the order of time. Reading the file into
+A competitor that knows nothing of this project, so that it runs in the environment in which the peers are installed.
+The readings are a Parquet file, `key` (asset and signal), `time_us`, `value`, in the order of time. To bring them into
 the engine is part of a run, as it is of any use of them.
 
     python benchmarks/peers.py pathway readings.parquet --window-us 10000000

@@ -14,6 +14,7 @@ import select
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -155,7 +156,9 @@ def serve(run: Callable[[], Result]) -> None:
     """Take turns with a function that measures one run."""
     say({"ready": 1})
     while told():
-        say({**run(), "peak_mb": peak_mb()})
+        begun = time.process_time()
+        result = run()
+        say({"processor_s": time.process_time() - begun, **result, "peak_mb": peak_mb()})
 
 
 def peak_mb() -> float:
