@@ -421,7 +421,8 @@ def _measured(
     value: float | None = None
     if given == ["v"]:
         value = _number(record["v"])
-        value = None if value is None else value + (base.bv or 0.0)
+        if value is not None and base.bv is not None:
+            value += base.bv
     elif given == ["vb"] and isinstance(record["vb"], bool):
         value = float(record["vb"])
     elif given == ["vs"]:
