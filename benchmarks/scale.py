@@ -90,8 +90,11 @@ def scraped(port: Callable[[], int | None], every_s: float = 1.0) -> Iterator[li
             if known is None:
                 continue
             begun = time.perf_counter()
-            with urllib.request.urlopen(f"http://127.0.0.1:{known}/metrics", timeout=60) as answer:
-                answer.read()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{known}/metrics", timeout=60) as answer:
+                    answer.read()
+            except OSError:
+                return  # the flow has ended
             spent.append(time.perf_counter() - begun)
 
     thread = threading.Thread(target=run, daemon=True)
