@@ -27,7 +27,7 @@ from models.assessment import Assessed
 
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
 START_US = 1_767_571_200_000_000
-SHARDS = 4
+SHARDS = 2
 SIGNAL = {"lift": ("motor_current", 10), "boiler": ("flow", 60)}
 
 
