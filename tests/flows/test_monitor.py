@@ -1,4 +1,4 @@
-"""The dataflow in the engine: stopped or killed at any message, by one worker or two, it ends as if nothing had happened."""
+"""The dataflow in the engine: stopped or killed at any message, with one worker or two, it ends as if undisturbed."""
 
 from __future__ import annotations
 
