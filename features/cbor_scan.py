@@ -386,7 +386,9 @@ def _scan(
         else:
             at = begin
         for _ in range(objects):
-            at = _object(data, at, end, out, stack, bits, places, own, counts, room, value_bits, number, assets, signals)
+            at = _object(
+                data, at, end, out, stack, bits, places, own, counts, room, value_bits, number, assets, signals
+            )
             if at < 0:
                 break
         if at != end:

@@ -62,7 +62,10 @@ def encode(wire: MessageWire, blocks: pa.RecordBatch) -> list[bytes]:
     return [
         write(
             assets[asset[rows[0]]],
-            [_Block(names[signal[r]], int(start[r]), int(period[r]), values[offsets[r] : offsets[r + 1]]) for r in rows],
+            [
+                _Block(names[signal[r]], int(start[r]), int(period[r]), values[offsets[r] : offsets[r + 1]])
+                for r in rows
+            ],
         )
         for rows in _groups(blocks)
     ]
@@ -126,9 +129,7 @@ def _records(asset: str, blocks: Sequence[_Block]) -> list[dict[str, object]]:
     for block in blocks:
         offset = block.start_us - base * _SECOND_US
         for i in np.flatnonzero(block.values == block.values).tolist():
-            records.append(
-                {"n": block.signal, "t": (offset + i * block.period_us) / 1e6, "v": float(block.values[i])}
-            )
+            records.append({"n": block.signal, "t": (offset + i * block.period_us) / 1e6, "v": float(block.values[i])})
     if records:
         records[0] = {"bn": asset + ":", "bt": base, **records[0]}
     return records
