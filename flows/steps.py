@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, count_readings
 from features.windows import NO_LIMIT, ShardBatch, ShardWindows, Silence, Step
 from features.wire import decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
+from flows.dealing import Dealer
 from flows.dispatch import Decision, Dispatcher
 from flows.metrics import Pipeline
 from flows.sources import Message
@@ -26,8 +26,6 @@ __all__ = ["Assess", "Decoder", "Dispatch", "Input", "Reject", "Score", "Shard",
 
 
 _NEVER = -(2**62)
-_LEAP_US = 86_400_000_000
-"""How far ahead of the middle of a message, or of all that came before, a reading may move an input's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +205,7 @@ class Shard:
         self._now_us = now_us
         self._key_of: dict[str, int] = {}
         self._keys: list[str] = []
+        self._deal = Dealer(self._number)
         self._clock: dict[str, int] = {}
         self._told: dict[tuple[str, int], int] = {}
 
@@ -224,70 +223,15 @@ class Shard:
                 yield key, (name, Tick(source, clock))
 
     def _batches(self, source: str, blocks: pa.RecordBatch) -> Iterator[tuple[str, ShardBatch]]:
-        column, signals = blocks.column("asset"), blocks.column("signal")
-        names = column.dictionary.to_pylist()
-        asset = column.indices.to_numpy()
-        present = np.zeros(len(names), np.bool_)
-        present[asset] = True
-        number_of = np.array(
-            [self._number(n) if p else -1 for n, p in zip(names, present.tolist(), strict=True)], np.int32
-        )
-        lists = blocks.column("values")
-        offsets = lists.offsets.to_numpy().astype(np.int64)
-        values = lists.values.to_numpy(zero_copy_only=False)
-        start = blocks.column("start").cast(pa.int64()).to_numpy()
-        period = blocks.column("period_us").to_numpy()
-        count = np.diff(offsets)
         limit_us = NO_LIMIT
         if self._now_us is not None and self._inputs.get(source, _PLAIN).live:
             limit_us = self._now_us() + round(1e6 * min(c.future_s for c in self._classes.values()))
-        end = start + np.maximum(count - 1, 0) * period
-        end = np.where((end > limit_us) | (end < start), _NEVER, end)
-        before = self._clock.get(source, _NEVER)
-        # A reading or two far ahead of the rest are a wrong clock: they must not close everybody's windows.
-        valid = end > _NEVER
-        if valid.any():
-            middle = int(np.median(end[valid][:: max(1, len(end) // 1024)]))
-            end[end > max(before, middle) + _LEAP_US] = _NEVER
-        clock = np.maximum(np.maximum.accumulate(end), before)
-        self._clock[source] = int(clock[-1])
-        if clock[-1] > 0:
-            self._newest.labels(source).set(clock[-1] / 1e6)
-        # One sort deals the blocks out and puts an asset's blocks together; a shard's part is then a slice.
-        rank = np.empty(len(names), np.int64)
-        rank[np.argsort(number_of, kind="stable")] = np.arange(len(names))
-        ranked = rank[asset]
-        order = np.argsort(ranked.astype(np.uint16) if len(names) <= 2**16 else ranked, kind="stable")
-        # Reordering is bound by memory: what is constant or follows from the order is not read again.
-        single = int(count.max()) == 1 == int(count.min())
-        first = offsets[0] + order if single else offsets[:-1][order]
-        in_time = single and bool((clock == start).all())
-        asset = np.repeat(np.argsort(rank), np.bincount(ranked, minlength=len(names))).astype(np.int32)
-        signal = signals.indices.to_numpy()[order]
-        start = start[order]
-        clock = start if in_time else clock[order]
-        period, count = _reordered(period, order), _reordered(count, order)
-        number = number_of[asset]
-        bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
-        signal_names = signals.dictionary.to_pylist()
-        for i, j in itertools.pairwise(bounds):
-            yield (
-                self._keys[number[i]],
-                ShardBatch(
-                    names,
-                    signal_names,
-                    asset[i:j],
-                    signal[i:j],
-                    start[i:j],
-                    period[i:j],
-                    first[i:j],
-                    count[i:j],
-                    clock[i:j],
-                    values,
-                    source,
-                    limit_us,
-                ),
-            )
+        clock, batches = self._deal(source, blocks, self._clock.get(source, _NEVER), limit_us)
+        self._clock[source] = clock
+        if clock > 0:
+            self._newest.labels(source).set(clock / 1e6)
+        for number, batch in batches:
+            yield self._keys[number], batch
 
     def _number(self, asset: str) -> int:
         """Return the number of the key of an asset."""
@@ -302,11 +246,6 @@ class Shard:
 
 def _class_of_key(key: str) -> str:
     return key.rpartition("-")[0]
-
-
-def _reordered(column: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Reorder a column; one that is the same everywhere stays as it is."""
-    return column if bool((column == column[0]).all()) else column[order]
 
 
 class Window:
