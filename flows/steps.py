@@ -111,13 +111,14 @@ class Decoder:
             case "arrow" if not isinstance(message.payload, list):
                 return decode_arrow(message.payload, source=message.source)
             case "arrow" | "json" | "senml" | "senml-cbor" | "cbor" as wire:
-                given = {"source": message.source, "equipment": described.equipment}
-                return decode(wire, message.payload, **given, times_us=getattr(message, "times_us", None))
+                times_us = getattr(message, "times_us", None)
+                equipment = described.equipment
+                return decode(wire, message.payload, source=message.source, equipment=equipment, times_us=times_us)
             case "jsonl":
                 return decode_jsonlines(message.payload, source=message.source, equipment=described.equipment)
         assert described.equipment is not None, "a wide table is opened with its class"
-        decode = decode_wide_csv if message.wire == "csv" else decode_wide_table
-        return decode(message.payload, described.equipment, asset=described.asset, source=message.source)
+        decode_wide = decode_wide_csv if message.wire == "csv" else decode_wide_table
+        return decode_wide(message.payload, described.equipment, asset=described.asset, source=message.source)
 
 
 class Reject:
