@@ -1,8 +1,8 @@
 """Telemetry as CBOR messages: the objects of `features.json_blocks`, with arrays of numbers as they lie in memory.
 
 Values are a typed array of RFC 8746 (tags 64 to 86: floats of 16, 32 and 64 bits, whole numbers of 8 to 64, either byte
-order), NaN where one is missing, or an array of CBOR numbers and nulls. A start is a number of seconds since 1970, text,
-or a time of tag 0 or 1.
+order), NaN where one is missing, or an array of CBOR numbers and nulls. A start is a number of seconds since 1970,
+text, or a time of tag 0 or 1.
 
 A message of exactly that, in containers of known length, is read by a compiled scanner: one of an asset and a second
 costs about a microsecond. Any other is taken apart by `cbor2`, to the same result.
@@ -117,7 +117,7 @@ def _cell(cell: Any) -> Any:
     return _number(cell)
 
 
-def _typed(tag: cbor2.CBORTag) -> NDArray[np.float64] | None:
+def _typed(tag: cbor2.CBORTag) -> NDArray[np.float64] | bytes:
     kind = TYPED.get(tag.tag)
     if kind is None or not isinstance(tag.value, bytes) or len(tag.value) % np.dtype(kind).itemsize:
         return _NOT_NUMBERS
@@ -125,7 +125,7 @@ def _typed(tag: cbor2.CBORTag) -> NDArray[np.float64] | None:
         return np.frombuffer(tag.value, kind).astype(np.float64)
 
 
-_NOT_NUMBERS: Any = b"typed array"
+_NOT_NUMBERS = b"typed array"
 """What stands for a typed array that is none: no number."""
 
 

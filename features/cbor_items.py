@@ -69,7 +69,7 @@ def head(data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64]) -> 
     for i in range(size):
         value = (value << 8) | np.int64(data[at + i])
     out[2] = value if value >= 0 or out[0] == SIMPLE else -1
-    return at + size
+    return int(at + size)
 
 
 @kernel
@@ -112,7 +112,7 @@ def skip(data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], sta
                 out[3] += 64
                 continue
             tags = 0
-            if major == BYTES or major == TEXT:
+            if major in (BYTES, TEXT):
                 if info == _INDEFINITE:
                     out[3] += 64
                     while True:
@@ -131,7 +131,7 @@ def skip(data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], sta
                         return -3
                     at += argument
                     out[3] += 56 + argument
-            elif major == ARRAY or major == MAP:
+            elif major in (ARRAY, MAP):
                 if info != _INDEFINITE and (argument < 0 or argument > end - at):
                     return -1
                 if depth + 1 > DEEPEST:

@@ -104,7 +104,7 @@ def _name(data: NDArray[np.uint8], begin: int, size: int, names: _Names) -> int:
             names.slots[slot] = number
             names.begin[number] = begin
             names.size[number] = size
-            return np.int64(number)
+            return int(number)
         if names.size[number] == size:
             same = True
             for i in range(size):
@@ -112,7 +112,7 @@ def _name(data: NDArray[np.uint8], begin: int, size: int, names: _Names) -> int:
                     same = False
                     break
             if same:
-                return np.int64(number)
+                return int(number)
         slot = (slot + 1) & mask
 
 
@@ -134,7 +134,7 @@ def _float(size: int, raw: int, bits: _Bits) -> float:
     """Return the number that 16, 32 or 64 bits mean, given as an integer."""
     if size == 8:
         bits.int64[0] = raw
-        return bits.float64[0]
+        return float(bits.float64[0])
     if size == 4:
         bits.int32[0] = np.int32(np.uint32(raw & 0xFFFFFFFF))
         return np.float64(bits.float32[0])
@@ -148,7 +148,7 @@ def _number(data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], 
     if at < 0:
         return -1, 0.0
     major, info, argument = out[0], out[1], out[2]
-    if major == UINT or major == NEGATIVE:
+    if major in (UINT, NEGATIVE):
         # Beyond 63 bits the argument reads as -1: the patient reader takes it.
         if argument < 0 or info == 31:
             return -1, 0.0
@@ -158,7 +158,7 @@ def _number(data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], 
         if info == 22 or info == 23:
             return at, np.nan
         if 25 <= info <= 27:
-            return at, _float(1 << (info - 24), argument, bits)
+            return at, _float(1 << (info - 24), int(argument), bits)
     return -1, 0.0
 
 
@@ -206,7 +206,7 @@ def _elements(
         for k in range(size):
             raw |= np.int64(data[p + k]) << (8 * k if little else 8 * (size - 1 - k))
         if kind == 2:
-            values[i] = _float(size, raw, bits)
+            values[i] = _float(size, int(raw), bits)
         elif kind == 1:
             shift = 64 - 8 * size
             values[i] = np.float64((raw << shift) >> shift)
@@ -221,7 +221,7 @@ def _samples(
     data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], bits: _Bits, values: NDArray[np.float64],
     value_bits: NDArray[np.int64], first: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Return where the values at `at` end and how many they are; write them if there is room; -1 where they are none."""
+    """Return where the values at `at` end and how many they are, -1 where there are none; write them given room."""
     at = head(data, at, end, out)
     if at < 0:
         return -1, 0
@@ -336,7 +336,7 @@ def _object(
             at = name + name_size
         own_start, own_period = start_s, period_us
         values = at
-        next_at = np.int64(-1)
+        next_at = -1
         if places[_SIGNALS] >= 0 and data[at] >> 5 == MAP:
             next_at = _keys(data, at, end, out, stack, own)
             if next_at < 0 or own[_VALUES] < 0:

@@ -239,7 +239,7 @@ def numbers_of(values: Sequence[float | None]) -> NDArray[np.float64]:
     """
     try:
         # Three times as fast as numpy, and content with nothing but numbers.
-        return np.frombuffer(array("d", values), np.float64)  # type: ignore[arg-type]
+        return np.frombuffer(array("d", values), np.float64)  # type: ignore[type-var]
     except (TypeError, OverflowError):
         return np.array([_number(value) for value in values], np.float64)
 
@@ -302,7 +302,7 @@ def _times(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return microseconds since 1970, which are none, and which lack a zone."""
     try:
-        seconds = np.frombuffer(array("d", moments), np.float64)  # type: ignore[arg-type]
+        seconds = np.frombuffer(array("d", moments), np.float64)  # type: ignore[type-var]
     except (TypeError, OverflowError):
         text = [f"{m:.6f}" if isinstance(m, float | int) and 0 <= m < 1e15 else m for m in moments]
         known = pa.array([m if isinstance(m, str) else "" for m in text], pa.utf8())

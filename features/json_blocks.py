@@ -31,7 +31,7 @@ __all__ = ["Read", "decode_json", "number_of", "read_objects"]
 
 Whole = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 Samples = list[int | float | None]
-"""Whole numbers stay such: small ones cost no memory, and a sender of zeros and ones is not to cost 16 times its bytes."""
+"""Whole numbers stay such: small ones cost no memory, so zeros and ones do not cost 16 times their bytes."""
 
 
 class _Series(Struct, gc=False):
@@ -121,7 +121,7 @@ def _take(gathered: Gathered, number: int, one: _Object) -> bool:
         return False
     asset, start, add = one.asset, one.start, gathered.add
     for signal, given in one.signals.items():
-        if type(given) is list:
+        if isinstance(given, list):
             add(number, asset, signal, start, step, given)
             continue
         own: float | None = given.period_us
@@ -177,7 +177,7 @@ def _read_series(read: Read, number: int, asset: str, name: Any, series: Mapping
     values: Any = given
     if not isinstance(given, np.ndarray):
         words = read.codes.get(signal, {})
-        values = [number_of(cell, words) for cell in (given if _is_array(given) else [given])]
+        values = [number_of(cell, words) for cell in (given if isinstance(given, list | tuple) else [given])]
         wrong = values.count(None)
         if wrong:
             reject(number, Reason.BAD_VALUE, wrong, f"expected numbers, got {_excerpt(given)}", asset, signal)
@@ -193,10 +193,6 @@ def _read_series(read: Read, number: int, asset: str, name: Any, series: Mapping
         step,
         values,
     )
-
-
-def _is_array(cell: Any) -> bool:
-    return isinstance(cell, list | tuple)
 
 
 def number_of(cell: Any, words: Mapping[str, float]) -> float | None:

@@ -80,7 +80,8 @@ def blocks_of_readings(
     group = (message * len(assets) + asset) * len(signals) + signal
     if (np.diff(group) < 0).any():
         order = np.argsort(group, kind="stable")
-        group, asset, signal, time_us, values = (c[order] for c in (group, asset, signal, time_us, values))
+        group, asset, signal = group[order], asset[order], signal[order]
+        time_us, values = time_us[order], values[order]
     first = np.empty(len(values), np.int64)
     period = np.empty(len(values), np.int64)
     found = _runs(group, time_us, first, period, longest_us)

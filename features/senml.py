@@ -6,12 +6,12 @@ nothing else sets them and measures nothing. A reading is what is left when they
 * **Name**: base name and name, of the characters that the RFC allows. What stands behind the last ``/`` or ``:`` is the
   signal, all before it the asset: ``urn:dev:ow:10e2073a01080063:flow`` is the signal `flow` of the asset
   ``urn:dev:ow:10e2073a01080063``.
-* **Time**: base time and time. From 2**28 seconds on it counts from 1970; below, and without one, from the arrival of the
-  message, so that such records are refused where nobody knows when it came.
+* **Time**: base time and time. From 2**28 seconds on it counts from 1970; below, and without one, from the arrival of
+  the message, so that such records are refused where nobody knows when it came.
 * **Value**: `v` (and base value), `vb` as 0 or 1, `vs` as the number that the class has for the word. Other words and
   data (`vd`) are refused. A sum (`s` and base sum) is a reading of the signal ``NAME_sum``, in the unit times seconds.
-* **Unit**: where the class is known it must be the one of the signal; units are not converted, and those of RFC 8798 are
-  not known.
+* **Unit**: where the class is known it must be the one of the signal; units are not converted, and those of RFC 8798
+  are not known.
 
 A pack of a higher version than 10, or with a field whose name ends with ``_``, is refused as a whole, as the RFC asks.
 `ut` and fields that nobody knows are not read.

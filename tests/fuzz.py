@@ -32,7 +32,7 @@ from features.times import LATEST_US
 from features.wire import MessageWire, decode, decode_jsonlines, decode_wide_csv, decode_wide_table
 
 FACTOR, ALLOWANCE = 10, 1_572_864
-"""A decoder may allocate so many times the bytes of its message, and a megabyte and a half: caches, errors, small rest."""
+"""A decoder may allocate so many times the bytes of its message, and a megabyte and a half beside."""
 SLOWEST_S = 20.0
 """No message of the corpus may take longer, on a machine that does other things too."""
 MEASURED = 100
@@ -183,9 +183,12 @@ _BYTES = np.frombuffer(
 )
 _TOKENS = (
     b"1e999", b"-1e999", b"99999999999999999999999999", b"NaN", b"Infinity", b"null", b"true", b'""', b"[]", b"{}",
-    b'"\\ud800"', b"-0", b"1e-400", b"[[[[[[[[", b"]]]]", b'"a_":1,', b'"bn":"x:",', b'"bver":11,', b'"vs":"inspection"',
-    b"\xd8\x56\x5b\x00\x00\x01\x00\x00\x00\x00\x00", b"\x9b\x10\x00\x00\x00\x00\x00\x00\x00", b"\x5f", b"\xc2", b"\xc4\x82",
-    b"\xfb\x7f\xf8\x00\x00\x00\x00\x00\x00", b"\xf9\x7e\x00", b"\xbf", b"\xff\xff\xff\xff", b"\x00" * 16, b"2026-10-25T02:30:00",
+    b'"\\ud800"', b"-0", b"1e-400", b"[[[[[[[[", b"]]]]", b'"a_":1,', b'"bn":"x:",', b'"bver":11,',
+    b'"vs":"inspection"',
+    b"\xd8\x56\x5b\x00\x00\x01\x00\x00\x00\x00\x00", b"\x9b\x10\x00\x00\x00\x00\x00\x00\x00", b"\x5f", b"\xc2",
+    b"\xc4\x82",
+    b"\xfb\x7f\xf8\x00\x00\x00\x00\x00\x00", b"\xf9\x7e\x00", b"\xbf", b"\xff\xff\xff\xff", b"\x00" * 16,
+    b"2026-10-25T02:30:00",
 )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def as_cbor(pack: list[dict[str, Any]]) -> bytes:
 def senml(pack: Any, equipment: str | None = None) -> Decoded:
     """Decode a pack in both forms, which must say the same."""
     described = None if equipment is None else load_class(equipment)
-    given = {"source": "test", "equipment": described, "times_us": NOW}
+    given: dict[str, Any] = {"source": "test", "equipment": described, "times_us": NOW}
     text = decode_senml([json.dumps(pack).encode()], **given)
     binary = decode_senml_cbor([as_cbor(pack)], **given)
     assert readings(text) == readings(binary)
@@ -158,7 +158,9 @@ RECORD = st.fixed_dictionaries(
         "unknown": st.none() | NUMBER,
     },
 )
-VALUE = st.fixed_dictionaries({}) | st.fixed_dictionaries({"v": NUMBER}) | st.fixed_dictionaries({"vb": st.booleans()})
+VALUE: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({}), st.fixed_dictionaries({"v": NUMBER}), st.fixed_dictionaries({"vb": st.booleans()})
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -224,7 +226,7 @@ def test_a_relative_time_needs_an_arrival() -> None:
 
 
 def test_a_class_gives_words_their_numbers_and_knows_its_units() -> None:
-    pack = [
+    pack: list[dict[str, Any]] = [
         {"bn": "l1:", "bt": 1.4e9, "n": "controller_state", "vs": "inspection"},
         {"n": "controller_state", "vs": "dancing"},
         {"n": "motor_current", "u": "A", "v": 3},

@@ -54,7 +54,7 @@ def batches(draw: st.DrawFn) -> pa.RecordBatch:
     shift = np.array([draw(st.sampled_from([0, 1, 250_000, 999_999])) for _ in keys])
     return new_blocks(
         ["l1", "urn:dev:mac:0024befffe804ff1", "b/2"], ["x", "brake_wear", "z"],
-        *(np.array([key[i] for key in keys], np.int32) for i in (0, 1)),
+        np.array([key[0] for key in keys], np.int32), np.array([key[1] for key in keys], np.int32),
         START + np.array([key[2] for key in keys]) * 1_000_000 + shift, period,
         np.concatenate(([0], np.cumsum(length))).astype(np.int32), np.concatenate(values),
     )  # fmt: skip
