@@ -65,7 +65,7 @@ def test_they_agree_at_every_scrape_while_other_threads_count() -> None:
     with hasty():
         for thread in threads:
             thread.start()
-        seen = []
+        seen: list[float] = []
         while len(seen) < 150 or min(rounds) < 50:
             received, became = sums(exposition(fleet, pipeline))
             assert received == became
