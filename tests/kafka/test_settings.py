@@ -59,7 +59,7 @@ SECOND = INPUT.partition("[[inputs]]")[2].replace("gateways", "others")
         ),
         (
             INPUT + "sasl = { mechanism = 'GSSAPI', username = 'v', password_file = 's' }\n",
-            "Invalid enum value 'X'",
+            "Invalid enum value 'GSSAPI'",
         ),
         (INPUT + "password = 'secret'\n", "unknown field `password`"),
         (INPUT.replace("partitions = 4\n", ""), "missing required field `partitions`"),
@@ -76,7 +76,7 @@ SECOND = INPUT.partition("[[inputs]]")[2].replace("gateways", "others")
             INPUT + '[outputs.kafka]\nbrokers = ["a:1"]\nscores = "telemetry"\n',
             "$.outputs.kafka: the topic 'telemetry' is read as an input, and would feed itself",
         ),
-        (INPUT.replace('assets = "assets.csv"\n', ""), "$.assets: a site that reads files or topics needs a register"),
+        (INPUT.replace('assets = "assets.csv"\n', ""), "$.assets: a site that reads telemetry needs a register"),
     ],
 )
 def test_what_is_wrong_is_told_in_a_sentence(tmp_path: Path, text: str, told: str) -> None:
