@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, count_readings
 from features.windows import NO_LIMIT
-from features.wire import decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
+from features.wire import decode, decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
 from flows.clock import NEVER, arrival_clock
 from flows.credits import Credits
 from flows.metrics import Counts, Pipeline, Tally
@@ -167,13 +167,16 @@ class Intake:
         match message.wire:
             case "blocks":
                 return Decoded(message.payload)
-            case "arrow":
+            case "arrow" if not isinstance(message.payload, list):
                 return decode_arrow(message.payload, source=message.source)
+            case "arrow" | "json" | "senml" | "senml-cbor" | "cbor" as wire:
+                equipment, times_us = described.equipment, message.times_us
+                return decode(wire, message.payload, source=message.source, equipment=equipment, times_us=times_us)
             case "jsonl":
                 return decode_jsonlines(message.payload, source=message.source, equipment=described.equipment)
         assert described.equipment is not None, "a wide table is opened with its class"
-        decode = decode_wide_csv if message.wire == "csv" else decode_wide_table
-        return decode(message.payload, described.equipment, asset=described.asset, source=message.source)
+        decode_wide = decode_wide_csv if message.wire == "csv" else decode_wide_table
+        return decode_wide(message.payload, described.equipment, asset=described.asset, source=message.source)
 
     def _known(self, source: str, blocks: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Rejected]]:
         """Take the blocks of assets that nobody knows out of the telemetry."""

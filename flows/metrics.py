@@ -200,9 +200,54 @@ class Pipeline:
             ("input",),
             registry=registry,
         )
+        self.input_up = Gauge(
+            "vigie_input_up",
+            "1 while the broker of an input delivers it, 0 while it does not.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_errors = Counter(
+            "vigie_input_errors",
+            "Errors that the broker of an input, or the way to it, has given.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_lag = Gauge(
+            "vigie_input_lag_messages",
+            "Messages that the broker holds and that are not read yet.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_lost = Counter(
+            "vigie_input_lost_messages",
+            "Messages that the broker had deleted before they were read.",
+            ("input",),
+            registry=registry,
+        )
+        self.sink_delivered = Counter(
+            "vigie_sink_delivered", "Results that the broker has confirmed.", ("sink",), registry=registry
+        )
+        self.sink_failures = Counter(
+            "vigie_sink_failures",
+            "Failed attempts to deliver results; they are repeated until the deadline.",
+            ("sink",),
+            registry=registry,
+        )
+        self.sink_repeated = Counter(
+            "vigie_sink_repeated",
+            "Results that were there already after a restart, and were not sent again.",
+            ("sink",),
+            registry=registry,
+        )
         self.sink_stalled = Gauge(
             "vigie_sink_stalled",
             "1 while an output refuses what it is given, so that results wait in memory, and then the inputs.",
+            ("sink",),
+            registry=registry,
+        )
+        self.sink_waiting = Gauge(
+            "vigie_sink_unconfirmed_seconds",
+            "Age of the oldest result that the broker has not confirmed.",
             ("sink",),
             registry=registry,
         )
@@ -215,13 +260,6 @@ class Pipeline:
         self.snapshot_time = Gauge(
             "vigie_snapshot_timestamp_seconds",
             "When this process last took a snapshot; 0 where there is no recovery store.",
-            registry=registry,
-        )
-        self.input_up = Gauge("vigie_input_up", "1 while the input's broker answers.", ("input",), registry=registry)
-        self.input_errors = Counter(
-            "vigie_input_errors",
-            "Failed connections, subscriptions and writes of an input; what they held up is repeated.",
-            ("input",),
             registry=registry,
         )
         self.input_messages = Counter(

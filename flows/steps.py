@@ -30,6 +30,8 @@ from models.scoring import Scored, Scorer
 __all__ = ["Assess", "Dispatch", "Retired", "Score", "Shard", "Tick", "Window"]
 
 VERSION = 1
+SHARDS_KNOWN = 2**18
+"""Assets whose shard is remembered: more than a site has, so that those who left are forgotten some day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ class Shard:
         if number is None:
             assert equipment is not None, "unknown assets are rejected before"
             number = shard_of(asset, self._shards) * len(self._names) + self._names.index(equipment)
+            if len(self._number_of) >= SHARDS_KNOWN:
+                self._number_of.clear()
             self._number_of[asset, equipment] = number
         return number
 
