@@ -172,8 +172,9 @@ class MqttClient:
         """End: what came is committed and acknowledged as far as disk and broker let it; the spool is closed."""
         self._stop.set()
         self._wake()
-        self._thread.join(2 * CONNECT_S)
-        self._committer.end(END_S)
+        if self._thread.ident is not None:
+            self._thread.join(2 * CONNECT_S)
+            self._committer.end(END_S)
         self.spool.close()
         if not self._thread.is_alive():
             os.close(self._woken)

@@ -282,13 +282,22 @@ class Spool:
     def _settle(self, partitions: int) -> Meta:
         """Return what is fixed of the folder, written when it is new."""
         meta = read_meta(self.folder)
+        if meta is None and segments_of(self.folder):
+            raise SpoolError(
+                f"{self.folder}: spool.json is missing beside the segments, which cannot be read without it; "
+                "bring it back, or name another folder"
+            )
         if meta is None:
             meta = Meta(VERSION, uuid.uuid4().hex, partitions)
             np.zeros(1 + partitions, np.int64).tofile(self.folder / "marks")
             fresh = self.folder / "spool.json.new"
-            fresh.write_bytes(msgspec.json.encode(meta))
+            with fresh.open("wb") as file:
+                file.write(msgspec.json.encode(meta))
+                file.flush()
+                os.fsync(file.fileno())
             fresh.replace(self.folder / "spool.json")
-            self._sync_folder()
+            _sync(self.folder)
+            _sync(self.folder.parent)
         if meta.partitions != partitions:
             raise SpoolError(
                 f"{self.folder}: the spool has {meta.partitions} partitions and keeps them for life; "
@@ -354,7 +363,7 @@ class Spool:
         fd = os.open(
             segment_path(self.folder, base), os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
-        self._sync_folder()
+        _sync(self.folder)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._base, self._size, self._failed = fd, base, 0, False
@@ -362,12 +371,14 @@ class Spool:
         self.end = base
         self.marks[0] = base
 
-    def _sync_folder(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _whole(segment: Segment, frame: Frame) -> bool:

@@ -134,6 +134,6 @@ def test_a_description_becomes_a_client_and_a_source(tmp_path: Path) -> None:
     assert client.broker.topics == ["fleet/+"]
     assert (client.broker.host, client.broker.port, client.broker.client_id) == ("localhost", 1883, "vigie-gateways")
     assert client.broker.ca_file == tmp_path / "ca.crt"
-    client.spool.close()
+    client.stop()
     source = mqtt_source(one, tmp_path, pipeline, recovered=True, mine=lambda n: n == 3)
     assert source.list_parts() == ["mqtt/gateways/3"]

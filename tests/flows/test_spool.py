@@ -255,8 +255,37 @@ def test_one_writer_at_a_time_and_partitions_for_life(tmp_path: Path) -> None:
         Spool(tmp_path / "file", 4)
 
 
+def test_segments_without_their_description_are_not_touched(tmp_path: Path) -> None:
+    with Spool(tmp_path, 4) as spool:
+        spool.commit({0: [record(1)]})
+    (tmp_path / "spool.json").rename(tmp_path / "elsewhere")
+    with pytest.raises(SpoolError, match=r"spool\.json is missing beside the segments"):
+        Spool(tmp_path, 4)
+    (tmp_path / "elsewhere").rename(tmp_path / "spool.json")
+    Spool(tmp_path, 4).close()
+    assert payloads(tmp_path, 0) == [b"1"]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 400))
+@settings(max_examples=50, deadline=None)
+def test_every_snapshot_resumes_where_it_was_taken(sizes: list[int], segment_bytes: int) -> None:
+    with tempfile.TemporaryDirectory() as name, Spool(Path(name), 1, segment_bytes=segment_bytes) as spool:
+        count = 0
+        for size in sizes:
+            spool.commit({0: [record(count + i) for i in range(size)]})
+            count += size
+        reader = SpoolReader(Path(name), 0)
+        done: list[int] = []
+        while not reader.drained:
+            rest = [int(one) for one in payloads(Path(name), 0, reader.position, reader.spool)]
+            assert done + rest == list(range(count))
+            done += [int(payload) for piece in reader.read(1) for payload in piece.payloads]
+        reader.close()
+        assert done == list(range(count))
+
+
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = "import os, sys, pathlib, flows.spool.writer as s; s.Spool(pathlib.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
+    code = "import os, sys, pathlib as p, flows.spool.writer as s; s.Spool(p.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     assert done.returncode == -9
     Spool(tmp_path, 4).close()
