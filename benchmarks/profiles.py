@@ -25,6 +25,9 @@ START_US = 1_767_571_200_000_000
 THIN_S = 10
 """Seconds between the readings of a signal while history is made, one in a message."""
 
+WORKS_S = {"lift": 10, "boiler": 600}
+"""How long a machine works or rests at a time: a trip, and a burner's run of several windows."""
+
 LEVELS: dict[str, dict[str, tuple[float, float, float]]] = {
     "lift": {
         "vibration_x": (0.0, 0.05, 0.3),
@@ -137,8 +140,8 @@ class Profile:
     def message(self, number: int) -> Columns:
         """Return a message; number 0 begins at `START_US`."""
         layout = self._layout(number)
-        # One machine in four rests, another one each message.
-        works = (layout.asset + number) % 4 != 0
+        # One machine in four rests, in turn.
+        works = (layout.asset + self.begin_s(number) // WORKS_S[self.equipment.name]) % 4 != 0
         pair = layout.asset, layout.signal
         level = np.where(works, self._work[pair], self._rest[pair])
         values = self._spread(number, int(layout.offsets[-1]))
