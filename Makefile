@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DURATION ?=
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test bench soak chaos lint format lock dashboards clean
+.PHONY: demo test fuzz bench soak chaos lint format lock dashboards clean
 
 demo: $(VENV)/.installed  ## the main job on a simulated fleet, with its page (DURATION=60 ends it)
 	$(BIN)/vigie demo $(if $(DURATION),--duration $(DURATION))
@@ -14,6 +14,9 @@ demo: $(VENV)/.installed  ## the main job on a simulated fleet, with its page (D
 test: $(VENV)/.installed-dev  ## everything: programs that the tests need, then every test
 	./tests/install-programs
 	$(BIN)/pytest
+
+fuzz: $(VENV)/.installed-dev  ## a million mutated messages through every decoder
+	$(BIN)/python tests/fuzz.py
 
 bench: $(VENV)/.installed-dev  ## speed and memory, printed, about 15 minutes (PEERS=1 also against Pathway and PyFlink)
 	$(BIN)/python benchmarks/throughput.py $(if $(PEERS),--peers $(PEERS))

@@ -3,12 +3,13 @@
 A real broker holds the messages before the clock runs, and keeps the other core. The yardstick is confluent-kafka as it
 comes, which takes the messages and does nothing with them. Runs take turns.
 
-python benchmarks/broker_kafka.py [--json FILE] [--runs N] [--messages N]
+python benchmarks/broker_kafka.py [--json FILE] [--runs N] [--messages N] [--wires FORM ...]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import multiprocessing
@@ -18,7 +19,7 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,20 @@ def broker(core: int) -> Iterator[str]:
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not _listens(address) and time.monotonic() < deadline:
+            time.sleep(0.01)
         yield address
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1.0):
+        return True
+    return False
 
 
 def fill(address: str, wire: MessageWire, count: int) -> float:
@@ -169,11 +180,11 @@ def measure(run: Any, core: int, address: str, wire: MessageWire, count: int) ->
     return found
 
 
-def bench(runs: int, count: int) -> list[dict[str, Any]]:
+def bench(runs: int, count: int, wires: Sequence[MessageWire] = WIRES) -> list[dict[str, Any]]:
     """Return a row for each form, and one for the yardstick."""
     cores = sorted(os.sched_getaffinity(0))
     rows: list[dict[str, Any]] = []
-    for wire in WIRES:
+    for wire in wires:
         with broker(cores[-1]) as address:
             size = fill(address, wire, count)
             ways = {"confluent-kafka": plain, wire: through}
@@ -202,8 +213,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--wires", nargs="+", choices=WIRES, default=WIRES)
     given = parser.parse_args()
-    rows = bench(given.runs, given.messages)
+    rows = bench(given.runs, given.messages, given.wires)
     print(f"{'what':24}{'bytes':>7}{'messages/s':>12}{'readings/s':>13}{'core':>7}{'peak MB':>9}")
     for row in rows:
         print(

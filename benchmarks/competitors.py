@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks import yardstick
 from benchmarks.agreement import yardstick_readings
 from benchmarks.batch import Batch
-from benchmarks.engine import Flow, Turns, TurnSource, new_store, served
+from benchmarks.engine import Flow, new_store, served
+from benchmarks.feed import Turns, TurnSource
 from benchmarks.profiles import Profile, asset_names, equipment_of, flat
 from benchmarks.turns import Result, peak_mb, say, serve
 

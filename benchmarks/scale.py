@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.bars import Bar, print_bars
-from benchmarks.turns import Competitor, Result, rate, write_figures
+from benchmarks.turns import CLOCKS, Competitor, Result, by_clock, rate, write_figures
 
 INTERVAL_S = 60.0
 """Seconds between snapshots by default."""
@@ -47,10 +47,10 @@ def flow(equipment: str, assets: int, message_s: int, *more: object) -> Competit
     return Competitor(["-m", "benchmarks.competitors", "flow", *options, *map(str, more)])
 
 
-def cost(runs: int) -> dict[str, float]:
+def cost(runs: int, clock: str) -> dict[str, float]:
     """Measure a reading in a large fleet against one in a small fleet."""
     with flow("boiler", 100_000, 1, "--messages", 60) as large, flow("boiler", 100, 1000, "--messages", 60) as small:
-        pairs = [(small.turn(), large.turn()) for _ in range(runs)]
+        pairs = [(by_clock(small.turn(), clock), by_clock(large.turn(), clock)) for _ in range(runs)]
         peak_mb = large.last["peak_mb"]
         state = large.close()["state_bytes"] / 100_000
     return {
@@ -62,7 +62,7 @@ def cost(runs: int) -> dict[str, float]:
     }
 
 
-def scrape(runs: int) -> dict[str, float]:
+def scrape(runs: int, clock: str) -> dict[str, float]:
     """Measure the exposition, and what scrapes do to the flow."""
     stalls, expositions = [], []
     with flow("boiler", 7000, 1, "--seconds", 10, "--serve") as one:
@@ -90,8 +90,11 @@ def scraped(port: Callable[[], int | None], every_s: float = 1.0) -> Iterator[li
             if known is None:
                 continue
             begun = time.perf_counter()
-            with urllib.request.urlopen(f"http://127.0.0.1:{known}/metrics", timeout=60) as answer:
-                answer.read()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{known}/metrics", timeout=60) as answer:
+                    answer.read()
+            except OSError:
+                return  # the flow has ended
             spent.append(time.perf_counter() - begun)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -103,7 +106,7 @@ def scraped(port: Callable[[], int | None], every_s: float = 1.0) -> Iterator[li
         thread.join()
 
 
-def snapshots(runs: int) -> dict[str, float]:
+def snapshots(runs: int, clock: str) -> dict[str, float]:
     """Measure what snapshots cost, and what they spare."""
     timed = ("--seconds", TURN_S, "--epoch", TURN_S + 3.0)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -131,7 +134,7 @@ def snapshots(runs: int) -> dict[str, float]:
     }
 
 
-def latency(runs: int) -> dict[str, float]:
+def latency(runs: int, clock: str) -> dict[str, float]:
     """Measure a live fleet for a minute, scraped each second."""
     command = ["-m", "benchmarks.live", "--assets", "10000", "--seconds", "60"]
     with Competitor(command) as one:
@@ -174,10 +177,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one flat object of figures")
     parser.add_argument("--only", choices=PARTS, action="append", help="one part alone; may be given again")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="for the cost of a reading (default: wall)")
     given = parser.parse_args()
     figures: dict[str, float] = {}
     for name in given.only or PARTS:
-        figures |= PARTS[name](given.runs)
+        figures |= PARTS[name](given.runs, given.clock)
     each = [figures[name] for name in ("state_bytes_per_lift", "state_bytes_per_boiler") if name in figures]
     if each:
         figures["state_bytes_per_asset"] = max(each)

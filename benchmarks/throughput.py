@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import agreement
 from benchmarks.bars import Bar, print_bars
-from benchmarks.turns import Competitor, Result, median_ratio, rate, write_figures
+from benchmarks.turns import CLOCKS, Competitor, Result, by_clock, median_ratio, rate, write_figures
 from benchmarks.wires import WIRES
 
 CHILD = ("-m", "benchmarks.competitors")
@@ -62,20 +62,19 @@ def rival(name: str, equipment: str, assets: int, messages: int) -> Competitor:
     return Competitor([*CHILD, name, "--class", equipment, *numbers])
 
 
-def alternate(competitors: Mapping[str, Competitor], runs: int, clock: str = "seconds") -> dict[str, list[Result]]:
+def alternate(competitors: Mapping[str, Competitor], runs: int, clock: str = "wall") -> dict[str, list[Result]]:
     """Give each a turn, so many times; wait first until all are warm, so that nobody warms up in another's turn."""
     for one in competitors.values():
         one.wait_ready()
     results: dict[str, list[Result]] = {name: [] for name in competitors}
     for _ in range(runs):
         for name, one in competitors.items():
-            result = one.turn()
-            results[name].append(result | {"seconds": result.get(clock, result["seconds"])})
+            results[name].append(by_clock(one.turn(), clock))
     return results
 
 
 def profile(
-    name: str, wires: Sequence[str], runs: int, clock: str = "seconds"
+    name: str, wires: Sequence[str], runs: int, clock: str = "wall"
 ) -> tuple[dict[str, float], list[tuple[str, list[Result]]]]:
     """Measure one profile; return the figures, and the results by competitor for the table."""
     load = LOADS[name]
@@ -202,8 +201,6 @@ def print_table(rows: Iterator[tuple[str, str, list[Result]]]) -> None:
         print(f"{name:8} {title:34} {statistics.median(rates):19.2f} {spread:>18} {peak:8,.0f}")
 
 
-CLOCKS = {"wall": "seconds", "processor": "processor_s"}
-
 PEERS = {"pathway": "Pathway", "pyflink": "PyFlink"}
 
 TITLES = {
@@ -247,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[tuple[str, str, list[Result]]] = []
     for name, wires in (("lift", tuple(WIRES)), ("boiler", ())):
         if name in parts:
-            measured, results = profile(name, wires, given.runs, CLOCKS[given.clock])
+            measured, results = profile(name, wires, given.runs, given.clock)
             figures |= measured
             rows += [(name, competitor, of_one) for competitor, of_one in results]
             if given.peers:
