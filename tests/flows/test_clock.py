@@ -49,7 +49,7 @@ def test_an_end_beyond_the_numbers_counts_as_none() -> None:
     st.integers(0, 10**7),
     st.integers(0, 30),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_it_rises_stays_below_the_limit_and_does_not_mind_where_messages_end(
     rows: list[tuple[int, int, int]], before_us: int, limit_us: int, cut: int
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
@@ -92,6 +92,7 @@ COUNTS = st.lists(
 
 
 @given(COUNTS, st.integers(0, 20), st.integers(1, 3))
+@settings(deadline=None, derandomize=True)
 def test_a_restart_in_any_process_counts_on(counts: list[Counts], cut: int, processes: int) -> None:
     """Steps that counted in one process go on in several, and the sum over those is that of one undisturbed run."""
     whole = Pipeline(CollectorRegistry())

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.cluster import Place
@@ -16,6 +16,7 @@ from flows.credits import Credits, new_account
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1000)), max_size=60))
+@settings(deadline=None, derandomize=True)
 def test_what_is_under_way_is_what_was_sent_and_not_taken(moves: list[tuple[int, int, int]]) -> None:
     """Each move sends a batch, then another process takes the oldest batch of somebody."""
     shared = Credits(0, 3)

@@ -119,7 +119,7 @@ MESSAGES = st.lists(
 
 
 @given(MESSAGES, st.integers(0, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_restart_counts_on_with_the_same_clocks(drawn: list[tuple[str, list[tuple[str, int]]]], cut: int) -> None:
     messages = [message([(a, "flow", START_US + t, 0, [1.0]) for a, t in rows], source) for source, rows in drawn]
     whole = Pipeline(CollectorRegistry())

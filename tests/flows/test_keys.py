@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.keys import BALANCED, shard_key, worker_of
@@ -101,5 +101,6 @@ def test_the_names_are_for_ever() -> None:
 
 
 @given(st.text(max_size=40), st.integers(1, 64))
+@settings(deadline=None, derandomize=True)
 def test_every_text_has_one_worker(key: str, workers: int) -> None:
     assert 0 <= worker_of(key, workers) == worker_of(key, workers) < workers

@@ -56,7 +56,7 @@ def process(drawn: tuple[int, dict[tuple[str, str], int], int, list[float]]) -> 
 
 
 @given(st.lists(PROCESS, min_size=1, max_size=3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_counts_are_added_and_of_times_the_newest_holds(drawn: list[Any]) -> None:
     texts = [process(one) for one in drawn]
     parts = [parsed(text) for text in texts]

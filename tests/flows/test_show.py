@@ -149,7 +149,7 @@ CHANGES = st.lists(
 
 
 @given(CHANGES, st.integers(0, 12))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_restart_at_any_moment_changes_nothing(
     assessed: Make, changes: list[tuple[str, list[str]]], cut: int
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -252,6 +252,7 @@ def test_a_process_stops_when_its_supervisor_is_gone() -> None:
 
 
 @given(st.lists(st.floats(0, 1000), max_size=40))
+@settings(deadline=None, derandomize=True)
 def test_pauses_double_until_a_run_has_lasted(lasted: list[float]) -> None:
     pauses, before = Pauses(), 0.0
     for seconds in lasted:
