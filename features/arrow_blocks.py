@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.columns import read_numbers
+from features.columns import legible, read_numbers
 from features.telemetry import BLOCKS, Decoded, Reason, Rejected, count_readings, empty_blocks, new_blocks
 from features.times import LATEST_US, Times, read_times
 
@@ -62,13 +62,16 @@ def decode_arrow(payload: bytes | pa.Buffer | pa.RecordBatch, *, source: str) ->
             payload.validate(full=True)
         except pa.ArrowInvalid as error:
             rows = max(1, payload.num_rows)
-            return _malformed(_json_lines(payload), rows, source, f"expected valid Arrow: {_first_line(error)}")
+            return _malformed(
+                _json_lines(legible(payload)), rows, source, f"expected valid Arrow: {_first_line(error)}"
+            )
         return decode_blocks(payload, source=source)
     data = payload if isinstance(payload, pa.Buffer) else pa.py_buffer(payload)
     try:
         is_file = data[:6].to_pybytes() == b"ARROW1"
         table = (pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)).read_all()
         table.validate(full=True)
+        table.schema.names  # noqa: B018 - it raises where a name is no text
         batches = table.unify_dictionaries().combine_chunks().to_batches()
     except _ARROW_ERRORS as error:
         return _malformed(data.to_pybytes(), 1, source, f"expected an Arrow stream of blocks: {_first_line(error)}")
@@ -132,6 +135,7 @@ def decode_blocks(batch: pa.RecordBatch, *, source: str) -> Decoded:
     """
     if _is_clean(batch):
         return Decoded(batch)
+    batch = legible(batch)
     names = batch.schema.names
     if not holds_blocks(batch.schema) or len(set(names)) != len(names):
         return _malformed(_json_lines(batch), max(1, batch.num_rows), source, _expected(batch))

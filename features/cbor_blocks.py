@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from features.cbor_items import CborError, load
 from features.cbor_scan import Found, scan
-from features.gathering import Columns, steps_us, times_us
+from features.gathering import Columns, numbers_of, steps_us, times_us
 from features.json_blocks import Read, read_objects
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason
@@ -113,7 +113,7 @@ def _cell(cell: Any) -> Any:
     if isinstance(cell, datetime):
         return cell.isoformat()
     if isinstance(cell, list | tuple):
-        return [_number(one) for one in cell]
+        return numbers_of(cell) if set(map(type, cell)) <= {int, float} and cell else [_number(one) for one in cell]
     return _number(cell)
 
 

@@ -21,7 +21,7 @@ DEEPEST = 32
 """Containers and tags inside each other; telemetry has six."""
 _LONGEST_BIGNUM = 1024
 """Bytes of an integer; a double holds 128."""
-_COSTLIEST = 8
+_COSTLIEST = 4
 """Python's objects of a payload may take so many times its bytes, and a megabyte."""
 _ALLOWANCE = 1_048_576
 

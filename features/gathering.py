@@ -7,7 +7,7 @@ what is rejected with the raw bytes of its payload, is decided here for all payl
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from features.times import LATEST_US, read_times
 
 __all__ = ["Columns", "Gathered", "Moment", "Rejections", "as_text", "finish", "numbers_of", "steps_us", "times_us"]
 
+_MANY = 16_384
+"""Python's numbers take four times the room of an array's: no more of them wait to become one."""
 Moment = str | float | None
 """A time as a payload gives it: text as in `features.times`, or seconds since 1970."""
 
@@ -119,15 +121,18 @@ class Gathered:
             self._settle()
             self._values.append(values)
             return
+        if len(values) > _MANY:
+            self._settle()
+            self._values.append(numbers_of(values))
+            return
         self._pending.append(values)
         self._waiting += len(values)
-        # Python's numbers take four times the room of an array's.
-        if self._waiting > 16_384:
+        if self._waiting > _MANY:
             self._settle()
 
     def _settle(self) -> None:
         """Make an array of the numbers that wait to be one."""
-        self._values.append(numbers_of(chain.from_iterable(self._pending)))
+        self._values.append(numbers_of(list(chain.from_iterable(self._pending))))
         self._pending = []
         self._waiting = 0
 
@@ -192,9 +197,7 @@ def _checked(given: Columns, rejections: Rejections) -> tuple[pa.RecordBatch, ND
     reach = (LATEST_US - start) // np.maximum(period, 1)
     untimed = given.untimed | (~given.naive & ((start < 0) | (length > reach)))
     bad = nameless | given.naive | stepless | untimed
-    total = np.concatenate(([0], np.cumsum(values == values)))
-    ends = np.cumsum(length)
-    present = total[ends] - total[ends - length]
+    present = _present(values, length)
     for place in np.flatnonzero(bad & (present > 0)).tolist():
         reason, detail = Reason.BAD_TIME, "expected a start from 1970 to 2200 such as 2026-01-05T00:00:00Z"
         if nameless[place]:
@@ -217,7 +220,16 @@ def _checked(given: Columns, rejections: Rejections) -> tuple[pa.RecordBatch, ND
     return batch, payload
 
 
-def numbers_of(values: Iterable[float | None]) -> NDArray[np.float64]:
+def _present(values: NDArray[np.float64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many samples of each block are not missing."""
+    missing = np.isnan(values)
+    if not missing.any():
+        return length
+    owner = np.searchsorted(np.cumsum(length), np.flatnonzero(missing), side="right")
+    return length - np.bincount(owner, minlength=len(length))
+
+
+def numbers_of(values: Sequence[float | None]) -> NDArray[np.float64]:
     """Return Python's numbers as an array, NaN for None.
 
     Examples
@@ -225,7 +237,6 @@ def numbers_of(values: Iterable[float | None]) -> NDArray[np.float64]:
     >>> numbers_of([1, None, 10**400]).tolist()
     [1.0, nan, inf]
     """
-    values = list(values)
     try:
         # Three times as fast as numpy, and content with nothing but numbers.
         return np.frombuffer(array("d", values), np.float64)  # type: ignore[arg-type]

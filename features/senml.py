@@ -58,6 +58,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_-]*\Z")
 _VALUES = ("v", "vs", "vb", "vd")
 _SMALL = 65_536
 """Bytes of a pack that is taken apart at once; a larger one is read record by record, so that it costs no memory."""
+_SHORTEST = 16
+"""Bytes of a record, such as {"t":5,"v":20.5}, on an average of a large pack; ten times as many is what it takes."""
 _ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -106,6 +108,9 @@ def decode_senml(
     """
     read = _Read(source, payloads, equipment)
     for number, payload in enumerate(payloads):
+        if len(payload) > _SMALL and payload.count(b"{") * _SHORTEST > len(payload):
+            read.refuse(number, f"expected records of at least {_SHORTEST} bytes in a pack of this size")
+            continue
         try:
             records = _PACK.decode(payload)
         except _ERRORS:
@@ -136,7 +141,9 @@ def decode_senml_cbor(
     read = _Read(source, payloads, equipment)
     for number, payload in enumerate(payloads):
         try:
-            records = ({_NAMES.get(k, k): v for k, v in r.items()} if isinstance(r, Mapping) else r for r in items(payload))
+            records = (
+                {_NAMES.get(k, k): v for k, v in r.items()} if isinstance(r, Mapping) else r for r in items(payload)
+            )
             resolve(read, number, records)
         except CborError as error:
             read.refuse(number, str(error))
@@ -407,9 +414,7 @@ _DETAILS = {
 }
 
 
-def _measured(
-    read: _Read, name: str, record: Mapping[Any, Any], base: _Base
-) -> list[tuple[str, float]] | Reason:
+def _measured(read: _Read, name: str, record: Mapping[Any, Any], base: _Base) -> list[tuple[str, float]] | Reason:
     """Return what a record measures as (suffix of the name, value), or why it cannot be used."""
     given = [field for field in _VALUES if field in record]
     if len(given) > 1:
@@ -421,7 +426,8 @@ def _measured(
     value: float | None = None
     if given == ["v"]:
         value = _number(record["v"])
-        value = None if value is None else value + (base.bv or 0.0)
+        if value is not None and base.bv is not None:
+            value += base.bv
     elif given == ["vb"] and isinstance(record["vb"], bool):
         value = float(record["vb"])
     elif given == ["vs"]:

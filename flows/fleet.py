@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Fleet", "Rejection", "Table"]
 
 LAST_REJECTED = 50
+KNOWN = 256
+"""Shards whose rows are remembered: more than a process has."""
 RAW_SHOWN = 400
 
 _SILENT = STATES.index("silent")
@@ -114,6 +116,7 @@ class Fleet:
         self._classes = {name: _Class(c, history) for name, c in equipment.items()}
         self._home: dict[str, _Class] = {}
         self._episodes: dict[str, Decision] = {}
+        self._known: dict[int, tuple[list[str], NDArray[np.int64]]] = {}
         self._rejections: deque[Rejection] = deque(maxlen=LAST_REJECTED)
         self._newest_us: int | None = None
         self._updated_s: float | None = None
@@ -155,15 +158,17 @@ class Fleet:
         if not len(windows.rows):
             return
         with self._lock:
-            last = {row: n for n, row in enumerate(windows.rows.tolist())}
-            table = self._class_of(windows.names[next(iter(last))], equipment)
-            row_of = {row: self._row(table, windows.names[row]) for row in last}
-            rows = np.fromiter(row_of.values(), np.int64, len(row_of))
-            newest = np.fromiter(last.values(), np.int64, len(last))
-            fresh = (rows >= 0) & (windows.end_us[newest] >= table.now["end_us"][rows])
-            table.take(rows[fresh], newest[fresh], assessed)
+            rows, newest = windows.rows, np.arange(len(windows.rows))
+            if len(rows) > 1 and not (rows[1:] > rows[:-1]).all():
+                rows, back = np.unique(rows[::-1], return_index=True)
+                newest = len(windows.rows) - 1 - back
+            table = self._class_of(windows.names[rows[0]], equipment)
+            places = self._places(table, windows.names, rows)
+            now = places[rows]
+            fresh = (now >= 0) & (windows.end_us[newest] >= table.now["end_us"][now])
+            table.take(now[fresh], newest[fresh], assessed)
             if table.past is not None:
-                table.remember(np.array([row_of[row] for row in windows.rows.tolist()], np.int64), assessed)
+                table.remember(places[windows.rows], assessed)
             self._newest_us = max(self._newest_us or 0, int(windows.end_us.max()))
             self._updated_s = self._clock()
 
@@ -310,6 +315,24 @@ class Fleet:
                 raise ValueError(f"the register does not know the class of the asset {asset!r}: pass equipment=")
         return self._classes[equipment]
 
+    def _places(self, table: _Class, names: list[str], rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the place in the table of each row of a shard; those of `rows` are known afterwards.
+
+        A shard's list of names stays the same object, so each name is looked up once.
+        """
+        known = self._known.get(id(names))
+        if known is None or known[0] is not names or len(known[1]) < len(names):
+            before = np.zeros(0, np.int64) if known is None or known[0] is not names else known[1]
+            places = np.full(len(names) + len(names) // 8 + 1, -1, np.int64)
+            places[: len(before)] = before
+            if len(self._known) >= KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[id(names)] = known = names, places
+        places = known[1]
+        for row in rows[places[rows] < 0].tolist():
+            places[row] = self._row(table, names[row])
+        return places
+
     def _row(self, table: _Class, asset: str) -> int:
         """Return the row of an asset; -1 for one that has left while its windows were on their way."""
         row = table.index.get(asset)
@@ -318,6 +341,7 @@ class Fleet:
         if row is None:
             if asset in self._home:
                 self._home[asset].remove(asset)  # it has changed its class
+                self._known.clear()
             known = self.register.get(asset) if self.register else None
             row = table.add(asset, known or Asset(id=asset, equipment=table.equipment.name))
             self._home[asset] = table
@@ -328,6 +352,7 @@ class Fleet:
         if table is not None and equipment in (None, table.equipment.name):
             del self._home[asset]
             table.remove(asset)
+            self._known.clear()
         for key, decision in list(self._episodes.items()):
             if decision.asset == asset and equipment in (None, decision.equipment):
                 del self._episodes[key]

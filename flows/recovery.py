@@ -1,9 +1,9 @@
 """The recovery store of a site: a folder that one run at a time may use, and that says what it was written for.
 
 The snapshots lie in Bytewax's own files, ``part-*.sqlite3``. Beside them `store.json` says which form of state they
-hold, for how many shards and which classes; `lock` is held by the run, and where several
-hosts share a store, `lock-0` and so on by each of them. What cannot be resumed is refused in a sentence with the
-command that resolves it; what is damaged is set aside under another name, and is never in the way twice.
+hold, for how many shards and which classes; `lock` is held by the run, and where several hosts share a store, `lock-0`
+and so on by each of them. What cannot be resumed is refused in a sentence with the command that resolves it; what is
+damaged is set aside under another name, and is never in the way twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pickle
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,15 @@ class Store:
         Where it lies.
     id
         Its identity, new for each store.
+    locks
+        Descriptors of its locked files, none where the supervisor holds them; a process that inherits them holds the
+        store too.
     held
-        Its locks; None where the supervisor holds them.
+        What closes them.
     """
 
-    def __init__(self, folder: Path, id: str, held: ExitStack | None = None) -> None:
-        self.folder, self.id = folder, id
+    def __init__(self, folder: Path, id: str, locks: Sequence[int] = (), held: ExitStack | None = None) -> None:
+        self.folder, self.id, self.locks = folder, id, locks
         self._held = held or ExitStack()
 
     @classmethod
@@ -97,7 +100,7 @@ class Store:
         meta = _read_meta(folder)
         if meta is None:
             raise StoreError(f"{folder}: there is no recovery store")
-        return cls(folder, meta.id, None)
+        return cls(folder, meta.id)
 
     @property
     def made_us(self) -> int:
@@ -199,15 +202,16 @@ def open_store(
     held = ExitStack()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        free = _locked(folder / "lock", held, fcntl.LOCK_EX if process is None else fcntl.LOCK_SH)
-        free = free and (process is None or _locked(folder / f"lock-{process}", held))
+        locks = [_locked(folder / "lock", held, fcntl.LOCK_EX if process is None else fcntl.LOCK_SH)]
+        if process is not None:
+            locks.append(_locked(folder / f"lock-{process}", held))
         setting_up = ExitStack()
-        if free:
+        if None not in locks:
             _locked(folder / "lock-setup", setting_up, waits=True)
     except OSError as error:
         held.close()
         raise StoreError(f"{folder}: the recovery store cannot be written ({error.strerror})") from None
-    if not free:
+    if None in locks:
         held.close()
         raise StoreError(f"{folder}: another run uses this recovery store; stop it first, or give each its own folder")
     # Of several hosts the first looks after what they share.
@@ -230,7 +234,7 @@ def open_store(
         _check(folder, meta, shards, wanted, command)
         if meta.classes != wanted:
             _write_meta(folder, msgspec.structs.replace(meta, classes=meta.classes | wanted))
-        store = Store(folder, meta.id, held)
+        store = Store(folder, meta.id, [lock for lock in locks if lock is not None], held)
         if first:
             store.rewind()
     except OSError as error:
@@ -264,14 +268,14 @@ def _check(folder: Path, meta: _Meta, shards: int, wanted: dict[str, str], comma
             )
 
 
-def _locked(path: Path, held: ExitStack, kind: int = fcntl.LOCK_EX, waits: bool = False) -> bool:
-    """Lock a file until `held` is closed; False where somebody else has it."""
+def _locked(path: Path, held: ExitStack, kind: int = fcntl.LOCK_EX, waits: bool = False) -> int | None:
+    """Lock a file until `held` is closed, and return its descriptor; None where somebody else has it."""
     file = held.enter_context(path.open("a", encoding="utf-8"))
     try:
         fcntl.flock(file, kind | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
-        return False
-    return True
+        return None
+    return file.fileno()
 
 
 def _write_meta(folder: Path, meta: _Meta) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from flows import metrics
 from flows.credits import new_account
 from flows.merged import merged
 
-__all__ = ["Heartbeat", "Pauses", "Supervisor", "free_ports"]
+__all__ = ["Heartbeat", "Pauses", "Supervisor", "free_ports", "stop_when_orphaned"]
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -159,6 +160,17 @@ class Heartbeat:
                     self._rows[number] = np.frombuffer(data, np.int64, offset=len(_MARK))
 
 
+def stop_when_orphaned(stop: threading.Event) -> None:
+    """In a process of a run: set the event when its supervisor is gone, in whatever way."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, name="vigie-supervised", daemon=True).start()
+
+
 @dataclass
 class _Child:
     """A process of the run, where it serves, and what it has last said."""
@@ -186,6 +198,8 @@ class Supervisor:
         Told in a sentence what happens.
     heartbeat
         Where the run spans hosts.
+    lends
+        Open files that the processes hold too, such as a lock.
     clock
         Monotonic clock in seconds.
     """
@@ -195,6 +209,7 @@ class Supervisor:
     prepare: Callable[[], None] = lambda: None
     said: Callable[[str], None] = lambda sentence: None
     heartbeat: Heartbeat | None = None
+    lends: Sequence[int] = ()
     clock: Callable[[], float] = time.monotonic
     restarts: int = 0
     _children: list[_Child] = field(default_factory=list)
@@ -256,7 +271,8 @@ class Supervisor:
     def _start(self) -> None:
         self.prepare()
         for child in self._children:
-            child.process = subprocess.Popen(child.command)
+            # What is never written to the input says that the supervisor lives: see `stop_when_orphaned`.
+            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE, pass_fds=tuple(self.lends))
 
     def _wait(self) -> str | None:
         """Wait for a process to die, and say which; None where all have ended well, or shall."""
@@ -268,8 +284,8 @@ class Supervisor:
                     return f"process {number} {how}"
             if all(code == 0 for code in codes):
                 return None
-            if self.heartbeat is not None and self.heartbeat.silent:
-                return f"nothing is heard of process {self.heartbeat.silent[0]} any more: the run was stopped"
+            if self.heartbeat is not None and (silent := self.heartbeat.silent):
+                return f"nothing is heard of process {silent[0]} any more: the run was stopped"
         return None
 
     def _end(self) -> int:
@@ -285,4 +301,6 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         return max((abs(process.returncode) for process in running), default=0)

@@ -67,6 +67,7 @@ def run(given: argparse.Namespace) -> int:
     """Run the dataflow of a site, in this process or as several."""
     from flows.runs import live_site
     from flows.site import load_site
+    from flows.supervise import stop_when_orphaned
     from flows.warmup import compile_kernels
 
     place = _place(given)
@@ -81,7 +82,9 @@ def run(given: argparse.Namespace) -> int:
         if given.processes > 1 or (place.processes > 1 and place.serves is None):
             from vigie.several import supervise
 
-            return supervise(given, site, place, stop)
+            return supervise(given, site, place, stop, store)
+        if place.serves is not None:
+            stop_when_orphaned(stop)
         live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
         live.epoch = timedelta(seconds=given.snapshot_interval)
         _serve(live, f"{site.site.name}: {len(live.known.register)} assets")

@@ -25,7 +25,9 @@ from vigie.live import say
 __all__ = ["supervise"]
 
 
-def supervise(given: argparse.Namespace, site: LoadedSite, place: Place, stop: threading.Event) -> int:
+def supervise(
+    given: argparse.Namespace, site: LoadedSite, place: Place, stop: threading.Event, store: Store | None
+) -> int:
     """Start the processes, keep them alive, and serve what they say as one."""
     if given.page:
         raise Failure("--page shows the assets of one process: leave it out, or --processes")
@@ -58,10 +60,12 @@ def supervise(given: argparse.Namespace, site: LoadedSite, place: Place, stop: t
                 new_account(account, len(meet))
             else:
                 heartbeat.renew()
-            if given.recovery is not None and place.process == 0:
-                Store.held(Path(given.recovery)).rewind()
+            if store is not None and place.process == 0:
+                store.rewind()
 
-        supervisor = Supervisor(commands, stop, prepare=prepare, said=say, heartbeat=heartbeat)
+        # Processes that outlive the supervisor keep others from the store.
+        lends = () if store is None else store.locks
+        supervisor = Supervisor(commands, stop, prepare=prepare, said=say, heartbeat=heartbeat, lends=lends)
         address = parse_address(site.site.outputs.address)
         try:
             with Server(

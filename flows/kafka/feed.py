@@ -13,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 __all__ = ["FeedError", "Feeder"]
 
 ANSWER_S = 5.0
+_SILENT = frozenset((KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN))
 
 
 class FeedError(Exception):
@@ -88,7 +89,8 @@ class Feeder:
                 admin.create_topics([NewTopic(self.topic, partitions, 1)])[self.topic].result(ANSWER_S)
                 return partitions
         except KafkaException as error:
-            raise FeedError(f"the broker at {self.broker} refuses: {error.args[0].str()}") from None
+            text = "does not answer" if error.args[0].code() in _SILENT else f"refuses: {error.args[0].str()}"
+            raise FeedError(f"the broker at {self.broker} {text}") from None
         return len(there.partitions)
 
     def _confirmed(self, error: KafkaError | None, message: Message) -> None:

@@ -82,6 +82,8 @@ class KafkaSink(FixedPartitionedSink[Records, dict[str, Any]]):
         self.partitions, self.timeout_s, self.stop, self.mine = partitions, timeout_s, stop, mine
         self.since_us = since_us
         self.repeated = pipeline.sink_repeated.labels(name)
+        for counter in (pipeline.sink_delivered, pipeline.sink_failures):
+            counter.labels(name)
         self._delivery: Delivery | None = None
         self._unread: list[_Partition] = []
 

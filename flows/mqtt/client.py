@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -115,7 +116,7 @@ class MqttClient:
         Partition of each topic.
     pipeline
         Where metrics go.
-    held
+    committed
         Position up to which the recovery store holds a partition (``mqtt/<input>/<n>``), None where it holds nothing
         yet. Without a store, None: the dataflow marks in the spool what it is done with.
     told
@@ -140,7 +141,7 @@ class MqttClient:
         spool: Spool,
         topics: Topics,
         pipeline: Pipeline,
-        held: Callable[[str], int | None] | None = None,
+        committed: Callable[[str], int | None] | None = None,
         told: Callable[[str], None] = lambda sentence: None,
         clock: Callable[[], float] = time.monotonic,
         retry_s: tuple[float, float] = RETRY_S,
@@ -153,11 +154,12 @@ class MqttClient:
         self._acks: deque[tuple[object, list[int]]] = deque()
         self._woken, self._wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._failed = False
+        self._subscriptions = spool.folder / "subscriptions.json"
         self._gauge = pipeline.input_up.labels(name)
         self._errors = pipeline.input_errors.labels(name)
         self._gauge.set(0)
         self._committer = Committer(
-            name, spool, topics, pipeline, self._acknowledged, broker.receive_maximum, held, told, clock
+            name, spool, topics, pipeline, self._acknowledged, broker.receive_maximum, committed, told, clock
         )
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{name}", daemon=True)
 
@@ -269,7 +271,10 @@ class MqttClient:
                 "what was published since the last connection does not come"
             )
         self._committer.connected(session, flags.session_present)
-        options = SubscribeOptions(qos=self.broker.qos)
+        if flags.session_present and (gone := self._subscribed() - set(self.broker.topics)):
+            session.unsubscribe(sorted(gone))
+        # What a broker retains comes once, not at each connection.
+        options = SubscribeOptions(qos=self.broker.qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         session.subscribe([(topic, options) for topic in self.broker.topics])
 
     def _on_subscribe(
@@ -280,8 +285,21 @@ class MqttClient:
                 self._lost(f"it refuses the topic {topic!r}: {reason}")
                 session.disconnect()
                 return
+            if reason.value < self.broker.qos:
+                self._told(
+                    f"input {self.name}: the broker grants QoS {reason.value} for {topic!r}: "
+                    "what it sends while the connection is down is lost"
+                )
+        with suppress(OSError):  # a full disk: the next connection writes it
+            self._subscriptions.write_bytes(msgspec.json.encode(sorted(self._subscribed() | set(self.broker.topics))))
         self._set_up(True)
         self._say(f"input {self.name}: connected to {self.broker.host}:{self.broker.port}")
+
+    def _subscribed(self) -> set[str]:
+        """Return what the session at the broker may be subscribed to, by an earlier site file too."""
+        with suppress(OSError, msgspec.DecodeError):
+            return set(msgspec.json.decode(self._subscriptions.read_bytes(), type=list[str]))
+        return set()
 
     def _on_disconnect(
         self, session: Any, data: Any, flags: Any, reason: ReasonCode, properties: Properties | None

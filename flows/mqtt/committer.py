@@ -36,6 +36,11 @@ TICK_S = 1.0
 CHANNELS = 1_000_000
 """Topics whose partition is remembered."""
 
+NEWEST = (1 << 14, 1 << 15)
+"""Among how many of the newest records a repeated message is looked for: four times what is unacknowledged by default,
+because a broker may exceed that (mosquitto 2.0.11 had 709 under way where 100 were allowed), and at most half of all
+packet identifiers, so that none occurs twice."""
+
 _Work = tuple[object, list[Arrival] | bool]
 
 
@@ -56,7 +61,7 @@ class Committer:
         Called with the connection and the packet identifiers that are on disk.
     unacknowledged
         How many messages a broker may repeat.
-    held
+    committed
         Position up to which the recovery store holds a partition (``mqtt/<input>/<n>``), None where it holds nothing
         yet. Without a store, None: the dataflow marks in the spool what it is done with.
     told
@@ -73,14 +78,15 @@ class Committer:
         pipeline: Pipeline,
         acknowledged: Callable[[object, list[int]], None],
         unacknowledged: int,
-        held: Callable[[str], int | None] | None,
+        committed: Callable[[str], int | None] | None,
         told: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self.name, self.spool, self.topics = name, spool, topics
         self.ended = threading.Event()
-        self._acknowledged, self._unacknowledged = acknowledged, unacknowledged
-        self._held, self._told, self._clock = held, told, clock
+        self._acknowledged = acknowledged
+        self._newest = min(max(unacknowledged, NEWEST[0]), NEWEST[1])
+        self._in_store, self._told, self._clock = committed, told, clock
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._leaving = threading.Event()
         # One number a thread, so that neither needs a lock.
@@ -221,9 +227,9 @@ class Committer:
 
     def _expect_repeats(self, session_present: bool) -> None:
         """Once connected, a broker repeats what was not acknowledged before it sends anything else."""
-        newest = self.spool.recent(self._unacknowledged) if session_present else []
+        newest = self.spool.recent(self._newest) if session_present else []
         self._repeats = {one.mid: _digest(one.topic.encode(), one.payload) for one in newest if one.mid}
-        self._repeats_left = self._unacknowledged if self._repeats else 0
+        self._repeats_left = self._newest if self._repeats else 0
 
     def _is_repeat(self, mid: int, topic: bytes, payload: bytes, again: bool) -> bool:
         self._repeats_left -= 1
@@ -235,10 +241,10 @@ class Committer:
     def _forget(self) -> None:
         """Delete what the dataflow holds for good."""
         self._forgot_s = self._clock()
-        if self._held is None:
+        if self._in_store is None:
             before = int(self.spool.marks[1:].min())
         else:
-            before = min(self._held(f"mqtt/{self.name}/{n}") or 0 for n in range(self.topics.partitions))
+            before = min(self._in_store(f"mqtt/{self.name}/{n}") or 0 for n in range(self.topics.partitions))
         try:
             self.spool.forget(before)
             self._oldest.set(self.spool.oldest_us() / 1e6)

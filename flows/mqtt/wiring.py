@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,40 @@ from flows.metrics import Pipeline
 from flows.mqtt.client import Broker, MqttClient
 from flows.mqtt.settings import MqttInput
 from flows.mqtt.topics import Topics
+from flows.recovery import Store
 from flows.spool.source import SpoolSource
 from flows.spool.writer import Spool
 
-__all__ = ["mqtt_client", "mqtt_source"]
+__all__ = ["committed_in", "mqtt_client", "mqtt_source"]
+
+
+def committed_in(store: Store, name: str) -> Callable[[str], int | None]:
+    """Return what says up to which position a recovery store holds a partition of an input.
+
+    Parameters
+    ----------
+    store
+        The store.
+    name
+        Name of the input, whose step is ``input_<name>``.
+    """
+
+    def committed(part: str) -> int | None:
+        try:
+            state = store.resume_state(f"input_{name}", part)
+        except (OSError, sqlite3.Error):  # it is being written: the next time is soon enough
+            return None
+        offset: int | None = None if state is None else state["position"]["offset"]
+        return offset
+
+    return committed
 
 
 def mqtt_client(
     described: MqttInput,
     folder: Path,
     pipeline: Pipeline,
-    held: Callable[[str], int | None] | None = None,
+    committed: Callable[[str], int | None] | None = None,
     told: Callable[[str], None] = lambda sentence: None,
 ) -> MqttClient:
     """Make the client of an input, for one process of the host: `start` it before the flow, `stop` it after.
@@ -29,7 +53,7 @@ def mqtt_client(
     ----------
     described, folder
         What the site file says, and where it lies.
-    pipeline, held, told
+    pipeline, committed, told
         As of `flows.mqtt.client.MqttClient`.
 
     Raises
@@ -61,7 +85,7 @@ def mqtt_client(
         described.receive_maximum,
     )
     spool = Spool(folder / described.spool, described.partitions, described.spool_limit_bytes)
-    return MqttClient(described.name, broker, spool, topics, pipeline, held, told)
+    return MqttClient(described.name, broker, spool, topics, pipeline, committed, told)
 
 
 def mqtt_source(

@@ -30,6 +30,7 @@ from flows.show import Show
 from flows.simulator.fleet import FleetPlan
 from flows.simulator.write import write_fleet
 from flows.steps import Dispatch, Score, Window
+from flows.warmup import compile_kernels
 
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
 SHARDS = 4
@@ -40,6 +41,7 @@ PATIENCE_S = 120.0
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the telemetry of a fleet that wears, a file for each shard, and its register."""
+    compile_kernels(CLASSES.values())  # a run that compiles first takes minutes to begin
     folder = tmp_path_factory.mktemp("recorded")
     plan = FleetPlan(seed=3, lifts=3, boilers=2, start_us=START_US, days=5.0, mode="burst", faults="demo")
     write_fleet(plan, folder, "parquet")

@@ -154,7 +154,9 @@ def test_exactly_what_is_wrong_is_rejected(record: Any, readings: int, expected:
 
 
 def test_a_class_gives_words_their_numbers_and_naive_times_their_zone() -> None:
-    decoded = both({"asset": "a", "start": "2026-07-05T02:00:00", "signals": {"controller_state": ["inspection"]}}, "lift")
+    decoded = both(
+        {"asset": "a", "start": "2026-07-05T02:00:00", "signals": {"controller_state": ["inspection"]}}, "lift"
+    )
     assert ("a", "controller_state", 1_783_209_600_000_000, 0, "[2.0]") in rows(decoded)
 
 
@@ -206,7 +208,9 @@ def test_the_patient_reader_and_the_scanner_agree() -> None:
     assert count_readings(found[0].blocks) == 5
 
 
-@pytest.mark.parametrize("start", [cbor2.CBORTag(1, 5), cbor2.CBORTag(1, 5.0), cbor2.CBORTag(0, "1970-01-01T00:00:05Z")])
+@pytest.mark.parametrize(
+    "start", [cbor2.CBORTag(1, 5), cbor2.CBORTag(1, 5.0), cbor2.CBORTag(0, "1970-01-01T00:00:05Z")]
+)
 def test_a_time_may_be_tagged(start: Any) -> None:
     decoded = decode("cbor", [cbor2.dumps({**GOOD, "start": start})], source="test")
     assert [row[2] for row in rows(decoded)] == [5_000_000] * 2

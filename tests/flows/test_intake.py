@@ -105,8 +105,8 @@ def test_the_age_of_an_endless_input_is_that_of_its_last_message(pipeline: Pipel
     intake = Intake(class_of, {"in": Input(endless=True)}, pipeline, clock=lambda: now[0])
     intake(message([("l1", "flow", START_US, 0, [1.0])]))
     intake(message([("l1", "flow", START_US, 0, [1.0])], "files"))
-    gauge = pipeline.input_seen.collect()[0].samples  # type: ignore[attr-defined]
-    assert [(sample.labels["input"], sample.value) for sample in gauge] == [("in", 160.0)]
+    [gauge] = pipeline.input_seen.collect()
+    assert [(sample.labels["input"], sample.value) for sample in gauge.samples] == [("in", 160.0)]
 
 
 MESSAGES = st.lists(

@@ -444,9 +444,10 @@ def test_a_client_that_is_not_ours(
         )
         found = part.next_batch()
         part.close()
-        assert [(one.wire, one.payload) for one in found] == [
-            ("json", [b'{"n":1}']),
-            ("senml", [b'[{"n":"a","v":2}]', b""]),
+        assert [(one.wire, payload) for one in found for payload in one.payload] == [
+            ("json", b'{"n":1}'),
+            ("senml", b'[{"n":"a","v":2}]'),
+            ("senml", b""),
         ]
 
 
@@ -457,8 +458,11 @@ def test_a_full_spool_acknowledges_nothing_and_loses_nothing(
     with Ingest(tmp_path / "spool", port, limit_bytes=40_000, receive_maximum=100) as ingest:
         ingest.wait_up()
         sender = gateways(port)
-        sender.publish(2000)
-        wait_for(lambda: ingest.value("spool_full") == 1, "full spool")
+        # This broker may send more than `receive_maximum` (seen: 709 of 100 in 2.0.11), so one group may hold it all.
+        while not ingest.value("spool_full"):
+            sender.publish(100)
+            wait_for(lambda: ingest.value("spool_full") == 1 or sender.acknowledged(), "full spool")
+        sender.publish(500)
         assert ingest.said[-1] == (
             f"input gateways: the spool {ingest.folder} takes no more messages, it has reached its limit of 40,000 "
             "bytes; the broker keeps them"
@@ -473,10 +477,9 @@ def test_a_full_spool_acknowledges_nothing_and_loses_nothing(
                     for row in map(json.loads, message.payload):
                         found.setdefault(row["asset"], []).append(row["n"])
                 part.snapshot()
-            return sum(map(len, found.values())) == 2000
+            return found == expected(sender)
 
         wait_for(drain, "messages")
-        assert found == expected(sender)
         assert ingest.said[-1].endswith("takes messages again")
         assert ingest.value("spool_full") == 0
         for part in parts:
@@ -497,6 +500,34 @@ def test_a_session_that_the_broker_lost_is_told(broker: Callable[..., Mosquitto]
         mosquitto.start()
         ingest.wait_up()
         assert any("has forgotten the session of client 'vigie-test'" in sentence for sentence in ingest.said)
+
+
+def test_topics_that_left_the_site_file_come_no_more(
+    broker: Callable[..., Mosquitto], program: Callable[[str], str], tmp_path: Path
+) -> None:
+    port = broker().port
+    with Ingest(tmp_path / "spool", port, topics=["old/+", "kept/+"]) as ingest:
+        ingest.wait_up()
+    with Ingest(tmp_path / "spool", port, topics=["kept/+", "new/+"]) as ingest:
+        ingest.wait_up()
+        for topic in ("old/a", "kept/a", "new/a"):
+            mosquitto_pub(program, port, "-t", topic, "-m", "{}")
+        wait_for(lambda: len(records(ingest.folder)) == 2, "messages")
+    assert sorted(one.topic for one in records(tmp_path / "spool")) == ["kept/a", "new/a"]
+
+
+def test_a_retained_message_comes_once(
+    broker: Callable[..., Mosquitto], program: Callable[[str], str], tmp_path: Path
+) -> None:
+    port = broker().port
+    mosquitto_pub(program, port, "-t", "site/a", "-m", "{}", "-r")
+    for number in (2, 3):
+        with Ingest(tmp_path / "spool", port) as ingest:
+            ingest.wait_up()
+            mosquitto_pub(program, port, "-t", "site/b", "-m", "{}")
+            wait_for(lambda n=number: len(records(tmp_path / "spool")) >= n, "message")  # type: ignore[misc]
+    topics = [one.topic for one in records(tmp_path / "spool")]
+    assert sorted(topics) == ["site/a", "site/b", "site/b"]
 
 
 def test_two_topics_are_spread_by_shard_asset_or_whole_topic() -> None:

@@ -256,7 +256,7 @@ def test_one_writer_at_a_time_and_partitions_for_life(tmp_path: Path) -> None:
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = "import os, sys, pathlib, flows.spool as s; s.Spool(pathlib.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
+    code = "import os, sys, pathlib, flows.spool.writer as s; s.Spool(pathlib.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     assert done.returncode == -9
     Spool(tmp_path, 4).close()
@@ -277,6 +277,38 @@ def test_a_spool_made_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
     assert [one.mid for one in read_all(reader) or read_all(reader)] == [1]
     assert "another spool" in reader.notes[0]
     reader.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from flows.spool.frames import Record
+from flows.spool.writer import Spool
+spool = Spool(Path(sys.argv[1]), 2, segment_bytes=2_000)
+for n in range(4_000):
+    spool.commit({n % 2: [Record("a", "", n, 0, b"%d" % n)]})
+    spool.forget(int(spool.marks[1:].min()))
+print(len(list(Path(sys.argv[1]).glob("*.log"))))
+"""
+
+
+def test_a_reader_in_another_process_misses_nothing_while_segments_come_and_go(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    readers = [SpoolReader(tmp_path, n) for n in range(2)]
+    found: list[list[int]] = [[], []]
+    ended = False
+    while not ended or not all(reader.drained for reader in readers):
+        ended = process.poll() is not None
+        for reader, numbers in zip(readers, found, strict=True):
+            numbers += [int(payload) for piece in reader.read(500) for payload in piece.payloads]
+            reader.release(reader.position or 0)
+    left, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert found == [list(range(0, 4_000, 2)), list(range(1, 4_000, 2))]
+    assert all(reader.notes == [] for reader in readers)
+    assert int(left) < 4_000 * 70 / 2_000  # some were deleted on the way
+    for reader in readers:
+        reader.close()
 
 
 class Clock:

@@ -20,6 +20,7 @@ from flows.keys import shard_key
 from flows.metrics import Pipeline
 from flows.sources import Message
 from flows.steps import Assess, Dispatch, Retired, Score, Shard, Tick, Window
+from models.assessment import Assessed
 
 START_US = 1_700_000_000_000_000
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
@@ -211,13 +212,9 @@ def test_a_row_that_was_freed_knows_nothing_of_who_had_it(pipeline: Pipeline) ->
             for step in window(item):
                 for scored in score(step):
                     for result in assess(scored):
-                        if isinstance(result, Retired):
-                            continue
-                        windows = getattr(result, "windows", None)
-                        if windows is not None and windows.names[windows.rows[0]] == "l2":
-                            seen.append(
-                                (windows.start_us.tolist(), result.scored.score.tolist(), result.state.tolist())
-                            )
+                        if isinstance(result, Assessed) and result.windows.names[result.windows.rows[0]] == "l2":
+                            starts = result.windows.start_us.tolist()
+                            seen.append((starts, result.scored.score.tolist(), result.state.tolist()))
 
         if before:
             for n in range(20):
