@@ -17,6 +17,9 @@ _SIDE_BY_SIDE = {f.name for f in ASSET_FAMILIES} - {metrics.PAGE_THRESHOLD.name,
 _ADDED = {"vigie_readings_pending", "vigie_state_bytes"}
 """Gauges that count; of every other gauge the highest holds, of a time that is the newest."""
 
+_LOWEST = {"vigie_spool_read_timestamp_seconds"}
+"""Gauges of which the lowest holds: the process that is furthest behind."""
+
 _FAMILY = re.compile(rb"^# HELP (\S+) ", re.MULTILINE)
 
 
@@ -33,6 +36,10 @@ def merged(texts: Iterable[bytes]) -> bytes:
     >>> one = b"# HELP vigie_readings_total Readings.\n# TYPE vigie_readings_total counter\nvigie_readings_total 3.0\n"
     >>> print(merged([one, one]).decode().splitlines()[-1])
     vigie_readings_total 6.0
+    >>> head = b"# HELP vigie_spool_read_timestamp_seconds Read.\n# TYPE vigie_spool_read_timestamp_seconds gauge\n"
+    >>> behind, ahead = (head + b"vigie_spool_read_timestamp_seconds %d\n" % time for time in (100, 400))
+    >>> print(merged([ahead, behind]).decode().splitlines()[-1])
+    vigie_spool_read_timestamp_seconds 100.0
     """
     families: dict[str, list[bytes]] = {}
     for text in texts:
@@ -50,13 +57,14 @@ def _family(name: str, parts: list[bytes]) -> bytes:
     if name in _SIDE_BY_SIDE:
         return b"".join([head, first, *(_split(part)[2] for part in parts[1:])])
     add = kind in (b"counter", b"histogram") or name in _ADDED
+    chosen = min if name in _LOWEST else max
     values: dict[bytes, float] = {}
     for part in parts:
         for line in _split(part)[2].splitlines():
             series, _, text = line.rpartition(b" ")
             value = float(text)
             known = values.get(series)
-            values[series] = value if known is None else known + value if add else max(known, value)
+            values[series] = value if known is None else known + value if add else chosen(known, value)
     return head + b"".join(b"%s %s\n" % (series, repr(value).encode()) for series, value in values.items())
 
 
