@@ -21,16 +21,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import throughput  # type: ignore[import-not-found]  # beside this file, in no package
-from prometheus_client import CollectorRegistry
 
 from features.assets import Asset
 from features.signals import EquipmentClass, load_class
 from features.telemetry import count_readings
 from features.windows import ShardBatch, ShardWindows
 from features.wire import decode_arrow
+from flows.clock import arrival_clock
 from flows.dealing import Dealer
 from flows.fleet import Fleet
-from flows.metrics import Pipeline
 from flows.steps import Shard
 from models.assessment import Assessor
 from models.scoring import Scorer
@@ -64,7 +63,7 @@ class Stages:
         names = [f"{c.name}-{i:05d}" for i in range(assets)]
         self.spent: defaultdict[str, float] = defaultdict(float)
         self.readings = 0
-        shard = Shard({c.name: c}, lambda name: c.name, {}, SHARDS, None, Pipeline(CollectorRegistry()))
+        shard = Shard({c.name: c}, lambda name: c.name, SHARDS)
         self._deal = Dealer(shard._number)
         self._clock = 0
         variants = {"windows": c, "without bands": without(c, True, False), "bare": without(c, True, True)}
@@ -97,8 +96,8 @@ class Stages:
                 self.timed("fleet", lambda a=assessed: self._fleet.update(a))
 
     def _dealt(self, blocks: pa.RecordBatch) -> tuple[int, list[tuple[int, ShardBatch]]]:
-        clock, batches = self._deal("bench", blocks, self._clock, 2**62)
-        return clock, list(batches)
+        clock = arrival_clock(blocks, self._clock)
+        return int(clock[-1]), list(self._deal("bench", blocks, clock, 2**62))
 
     def ns(self) -> dict[str, float]:
         """Return nanoseconds a reading."""

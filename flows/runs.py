@@ -197,6 +197,9 @@ class Live:
             for client in self.clients:
                 held.callback(client.stop)
                 client.start()
+            for name, described in self.inputs.items():
+                if described.endless:  # one that never delivers is as old as the run
+                    self.pipeline.input_seen.labels(name).set(time.time())
             serving(server)
             server.ready = True
             _run(flow, self.epoch, self.store, self.place)

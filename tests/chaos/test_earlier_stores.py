@@ -17,8 +17,8 @@ from flows.intake import Intake
 from flows.metrics import Pipeline
 from flows.recovery import open_store
 from flows.show import Show
-from flows.simulator.fleet import FleetPlan
 from flows.simulator.fleet import Fleet as Simulated
+from flows.simulator.fleet import FleetPlan
 from flows.sources import Message
 from flows.steps import Assess, Dispatch, Score, Shard, Window
 

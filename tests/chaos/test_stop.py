@@ -28,7 +28,7 @@ def test_stops_and_other_numbers_of_processes_change_nothing(run: Callable[..., 
         changed.arguments = ["--processes", str(processes)]
         before = files(changed)
         changed.start()
-        changed.until(lambda before=before: files(changed) > before)  # type: ignore[misc]
+        changed.until(lambda before=before: files(changed) > before)
         changed.process.send_signal(number)
         asked = time.monotonic()
         assert changed.process.wait(60) == 0, changed.log.read_text()

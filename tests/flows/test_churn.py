@@ -40,7 +40,7 @@ class Flow:
         self.fleet = Fleet(CLASSES, known.register)
         known.changed(self.fleet.reload)
         self.intake = Intake(known.class_of, {}, self.pipeline)
-        self.deal = Shard(CLASSES, known.class_of, SHARDS)
+        self.deal = Shard(CLASSES, known.class_of, SHARDS, lambda: known.version)
         self.chains: dict[tuple[str, str], tuple[Window, Score, Assess, Show]] = {}
         self.dispatch = {name: Dispatch(c, self.pipeline, self.fleet.decide) for name, c in CLASSES.items()}
 
@@ -141,7 +141,7 @@ def test_ten_thousand_changes_leave_nothing_behind(tmp_path: Path, monkeypatch: 
             assert settled <= flow.shown(), "who has been here for four minutes is shown"
     assert known.version >= 500
     assert max(sizes[50:]) == max(sizes[:50]), "rows that were freed are used again, and no array grows"
-    assert flow.rows() <= 200 and len(flow.fleet) <= 100 and len(flow.deal._number_of) <= 200
+    assert flow.rows() <= 200 and len(flow.fleet) <= 100 and len(flow.deal._deal._known) <= 4
     for _ in range(SETTLED):
         known.look()
     flow.take(telemetry(known, len(sizes)))

@@ -13,7 +13,6 @@ from features.assets import shard_of
 from features.signals import load_class
 from features.telemetry import BLOCKS
 from features.windows import ShardBatch, Step
-from flows import steps
 from flows.clock import NEVER
 from flows.intake import Intake, Telemetry
 from flows.keys import shard_key
@@ -95,12 +94,11 @@ def test_every_shard_is_told_the_time_once_a_window() -> None:
     assert ticks[2] == [(key, "lift") for key in keys], "ten seconds of a lift, of a boiler sixty"
 
 
-def test_who_left_is_forgotten_some_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "SHARDS_KNOWN", 8)
+def test_names_of_few_messages_are_remembered() -> None:
     deal = shard()
     for number in range(100):
         [*_] = deal(telemetry([(f"l{number}", "motor_current", START_US, 0, [1.0])], START_US))
-    assert len(deal._number_of) <= 8
+    assert len(deal._deal._known) <= 4
 
 
 def test_the_account_balances_at_every_moment(pipeline: Pipeline) -> None:
