@@ -108,6 +108,11 @@ class Store:
         meta = _read_meta(self.folder)
         return 0 if meta is None else meta.made_us
 
+    @property
+    def shown(self) -> Path:
+        """Where the counts that were shown last are kept."""
+        return self.folder / "shown.json"
+
     def config(self) -> RecoveryConfig:
         """Return what Bytewax must know."""
         return RecoveryConfig(str(self.folder))
@@ -202,7 +207,9 @@ def open_store(
     held = ExitStack()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        locks = [_locked(folder / "lock", held, fcntl.LOCK_EX if process is None else fcntl.LOCK_SH)]
+        # To set a store aside nobody else may hold it.
+        alone = process is None or (fresh and process == 0)
+        locks = [_locked(folder / "lock", held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)]
         if process is not None:
             locks.append(_locked(folder / f"lock-{process}", held))
         setting_up = ExitStack()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from bytewax._bytewax import cluster_main, run_main
@@ -20,7 +22,7 @@ from features.assets import Asset
 from features.signals import EquipmentClass
 from flows.cluster import Place
 from flows.dispatch import Decision
-from flows.exporter import Server
+from flows.exporter import Server, exposition
 from flows.fleet import Fleet
 from flows.intake import Input
 from flows.kafka.sink import KafkaSink
@@ -33,6 +35,7 @@ from flows.mqtt.settings import MqttInput
 from flows.mqtt.wiring import mqtt_client, mqtt_source
 from flows.recovery import Store
 from flows.results import Results
+from flows.shown import ShownOn
 from flows.simulator import fleet as simulator
 from flows.simulator.source import SimulatorSource
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
@@ -192,7 +195,17 @@ class Live:
         )
         flow = build(monitor, self.sources, self._results())
         with ExitStack() as held:
-            server = held.enter_context(Server(self.fleet, self.pipeline, *self.address, page=self.page))
+            shown = None if self.store is None or self.place.serves else ShownOn(self.store.shown)
+            own = partial(exposition, self.fleet, self.pipeline)
+            server = held.enter_context(
+                Server(
+                    self.fleet,
+                    self.pipeline,
+                    *self.address,
+                    page=self.page,
+                    metrics=own if shown is None else lambda: shown(own()),
+                )
+            )
             held.enter_context(self.known.watched(self.stop))
             for client in self.clients:
                 held.callback(client.stop)
@@ -301,7 +314,14 @@ def _held(store: Store | None, name: str) -> Callable[[str], int | None] | None:
         state = store.resume_state(f"input_{name}", part)
         return None if state is None else state["position"]["offset"]
 
-    return held
+    def safely(part: str) -> int | None:
+        # The store is read while it is written: what cannot be told now is told the next time.
+        try:
+            return held(part)
+        except sqlite3.Error:
+            return None
+
+    return safely
 
 
 def asset_of(path: Path) -> str:

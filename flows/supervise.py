@@ -31,10 +31,12 @@ from flows import metrics
 from flows.credits import new_account
 from flows.merged import merged
 
-__all__ = ["Heartbeat", "Pauses", "Supervisor", "free_ports", "stop_when_orphaned"]
+__all__ = ["HOPELESS", "Heartbeat", "Pauses", "Supervisor", "free_ports", "stop_when_orphaned"]
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+HOPELESS = 3
+"""Exit code of a process that would fail again however often it is started."""
 STEADY_S = 120.0
 """A run that has lasted so long was no failed start: the next pause is the first again."""
 DRAIN_S = 10.0
@@ -175,6 +177,7 @@ def stop_when_orphaned(stop: threading.Event) -> None:
 class _Child:
     """A process of the run, where it serves, and what it has last said."""
 
+    number: int
     command: list[str]
     url: str
     process: subprocess.Popen[bytes] | None = None
@@ -189,7 +192,7 @@ class Supervisor:
     Parameters
     ----------
     commands
-        How each process is started, and the address of its `/metrics`.
+        Number of each process, how it is started, and the address of its `/metrics`.
     stop
         Ends the run.
     prepare
@@ -204,7 +207,7 @@ class Supervisor:
         Monotonic clock in seconds.
     """
 
-    commands: Sequence[tuple[list[str], str]]
+    commands: Sequence[tuple[int, list[str], str]]
     stop: threading.Event
     prepare: Callable[[], None] = lambda: None
     said: Callable[[str], None] = lambda sentence: None
@@ -216,7 +219,7 @@ class Supervisor:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self._children = [_Child(command, url) for command, url in self.commands]
+        self._children = [_Child(number, command, url) for number, command, url in self.commands]
 
     @property
     def up(self) -> list[bool]:
@@ -232,7 +235,8 @@ class Supervisor:
             failed = self._wait()
             if failed is None:
                 return self._end()
-            self._end()
+            if self._end() == HOPELESS:
+                return 1
             lasted_s = self.clock() - began
             pause_s = pauses.after(lasted_s)
             self.restarts += 1
@@ -258,7 +262,10 @@ class Supervisor:
     def _own(self) -> bytes:
         up, restarts = metrics.PROCESS_UP, metrics.PROCESS_RESTARTS
         samples = {
-            up: [f'{up.name}{{process="{number}"}} {int(lives)}' for number, lives in enumerate(self.up)],
+            up: [
+                f'{up.name}{{process="{child.number}"}} {int(lives)}'
+                for child, lives in zip(self._children, self.up, strict=True)
+            ],
             restarts: [f"{restarts.name} {self.restarts}"],
         }
         lines = [
@@ -276,14 +283,20 @@ class Supervisor:
 
     def _wait(self) -> str | None:
         """Wait for a process to die, and say which; None where all have ended well, or shall."""
+        ended_s: float | None = None
         while not self.stop.wait(0.1):
             codes = [None if child.process is None else child.process.poll() for child in self._children]
-            for number, code in enumerate(codes):
+            for child, code in zip(self._children, codes, strict=True):
                 if code is not None and code != 0:
                     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                    return f"process {number} {how}"
+                    return f"process {child.number} {how}"
             if all(code == 0 for code in codes):
                 return None
+            if 0 in codes:
+                # Inputs end for all processes at once; one that leaves alone was told to.
+                ended_s = self.clock() if ended_s is None else ended_s
+                if self.clock() - ended_s > DRAIN_S:
+                    return f"process {self._children[codes.index(0)].number} has left the others"
             if self.heartbeat is not None and (silent := self.heartbeat.silent):
                 return f"nothing is heard of process {silent[0]} any more: the run was stopped"
         return None

@@ -12,7 +12,11 @@ __all__ = ["Failure", "main"]
 
 
 class Failure(Exception):
-    """Something that the user can mend, said in one sentence; the command ends with 1."""
+    """Something that the user can mend, said in one sentence; the command ends with the status, 1 unless said."""
+
+    def __init__(self, sentence: str, status: int = 1) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(given)
     except Failure as failure:
         print(f"vigie: {failure}", file=sys.stderr)
-        return 1
+        return failure.status
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:

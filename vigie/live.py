@@ -15,6 +15,8 @@ from pathlib import Path
 from flows.cluster import Place
 from flows.recovery import Store, StoreError, open_store
 from flows.site import LoadedSite
+from flows.spool.writer import SpoolError
+from flows.supervise import HOPELESS
 from vigie.command import Failure
 from vigie.say import account_line
 
@@ -85,7 +87,10 @@ def run(given: argparse.Namespace) -> int:
             return supervise(given, site, place, stop, store)
         if place.serves is not None:
             stop_when_orphaned(stop)
-        live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
+        try:
+            live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
+        except SpoolError as error:
+            raise Failure(str(error)) from None
         live.epoch = timedelta(seconds=given.snapshot_interval)
         _serve(live, f"{site.site.name}: {len(live.known.register)} assets")
     return 0
@@ -131,7 +136,7 @@ def _serve(live: object, what: str) -> None:
     try:
         account = live.run(serving)
     except StateError as error:
-        raise Failure(f"{error}; to start anew add --fresh") from None
+        raise Failure(f"{error}; to start anew add --fresh", HOPELESS if live.place.serves else 1) from None
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) and error.filename is None:
             raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None

@@ -17,6 +17,7 @@ from flows.exporter import Server
 from flows.fleet import Fleet
 from flows.metrics import Pipeline
 from flows.recovery import Store
+from flows.shown import ShownOn
 from flows.site import LoadedSite, parse_address
 from flows.supervise import Heartbeat, Supervisor, free_ports
 from vigie.command import Failure
@@ -53,7 +54,7 @@ def supervise(
             command += ["--snapshot-interval", str(given.snapshot_interval)]
             if given.recovery is not None:
                 command += ["--recovery", given.recovery, "--holds-store"]
-            commands.append((command, f"http://127.0.0.1:{port}/metrics"))
+            commands.append((number, command, f"http://127.0.0.1:{port}/metrics"))
 
         def prepare() -> None:
             if heartbeat is None:
@@ -66,6 +67,7 @@ def supervise(
         # Processes that outlive the supervisor keep others from the store.
         lends = () if store is None else store.locks
         supervisor = Supervisor(commands, stop, prepare=prepare, said=say, heartbeat=heartbeat, lends=lends)
+        shown = None if store is None else ShownOn(store.shown)
         address = parse_address(site.site.outputs.address)
         try:
             with Server(
@@ -74,7 +76,7 @@ def supervise(
                 address[0],
                 address[1],
                 page=False,
-                metrics=supervisor.exposition,
+                metrics=supervisor.exposition if shown is None else lambda: shown(supervisor.exposition()),
                 is_ready=lambda: all(supervisor.up),
             ) as server:
                 print(f"vigie watches {site.site.name}: {len(site.register)} assets in {len(meet)} processes")

@@ -100,7 +100,7 @@ def test_a_run_is_stopped_when_a_host_is_cut_off(hosts: Hosts) -> None:
     here, there, stop = hosts.starts(0), hosts.starts(1), threading.Event()
     said: list[str] = []
     waits = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    supervisor = Supervisor([(waits, "")], stop, said=said.append, heartbeat=here, clock=lambda: hosts.now)
+    supervisor = Supervisor([(0, waits, "")], stop, said=said.append, heartbeat=here, clock=lambda: hosts.now)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows.supervise import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Pauses, Supervisor, free_ports
+from flows import supervise
+from flows.supervise import FIRST_PAUSE_S, HOPELESS, LONGEST_PAUSE_S, STEADY_S, Pauses, Supervisor, free_ports
 
 PATIENCE_S = 30.0
 
@@ -90,7 +91,11 @@ class Site:
         self.prepared = 0
         self.codes: list[int] = []
         commands = [
-            ([sys.executable, "-S", "-c", PROCESS, str(folder), str(n), str(port)], f"http://127.0.0.1:{port}/metrics")
+            (
+                n,
+                [sys.executable, "-S", "-c", PROCESS, str(folder), str(n), str(port)],
+                f"http://127.0.0.1:{port}/metrics",
+            )
             for n, port in enumerate(free_ports(2))
         ]
         self.supervisor = Supervisor(
@@ -98,6 +103,11 @@ class Site:
         )
         self.thread = threading.Thread(target=lambda: self.codes.append(self.supervisor.run()))
         self.thread.start()
+
+    def later(self, seconds: float) -> bool:
+        """Let the clock go on."""
+        self.now += seconds
+        return True
 
     def _prepare(self) -> None:
         self.prepared += 1
@@ -141,11 +151,11 @@ def test_one_dies_and_all_start_again(site: Site) -> None:
     for times in range(1, 4):
         site.runs(times)
         assert site.supervisor.restarts == times - 1
-        site.ends(1, 3)
+        site.ends(1, 4)
     site.runs(4)
     assert site.prepared == 4
     assert site.stop.pauses == [1.0, 2.0, 4.0]
-    assert site.said[0] == "process 1 ended with exit code 3 after 0 s; every process starts again in 1 s"
+    assert site.said[0] == "process 1 ended with exit code 4 after 0 s; every process starts again in 1 s"
     assert len(list(site.folder.glob("0-drained-*"))) == 3, "the other one drained"
     site.now = 10.0 + STEADY_S
     process = site.supervisor._children[0].process
@@ -187,7 +197,25 @@ def test_who_does_not_drain_is_killed(site: Site) -> None:
     assert site.ended() == signal.SIGKILL
 
 
-def test_what_a_dead_process_has_last_said_is_shown_on(site: Site) -> None:
+def test_one_that_leaves_the_others_alone_is_missed(site: Site) -> None:
+    site.runs(1)
+    site.ends(0, 0)
+    until(lambda: site.supervisor.up == [False, True])
+    assert site.supervisor.restarts == 0
+    until(lambda: site.later(60.0) and site.supervisor.restarts == 1)
+    site.runs(2)
+    assert site.said[0].startswith("process 0 has left the others")
+
+
+def test_what_would_fail_again_is_not_started_again(site: Site) -> None:
+    site.runs(1)
+    site.ends(1, HOPELESS)
+    assert site.ended() == 1
+    assert site.supervisor.restarts == 0
+
+
+def test_what_a_dead_process_has_last_said_is_shown_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "DRAIN_S", 1e9)
     site.runs(1)
     until(lambda: site.values().get("vigie_readings_total") == 20.0)
     assert site.values() == {

@@ -1,0 +1,160 @@
+"""A site that drinks from a topic and answers into others: killed, its broker too, and everything once all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from features.signals import load_class
+from flows.warmup import compile_kernels
+
+KILLS = int(os.environ.get("VIGIE_KILLS", "3"))
+PARTITIONS = 4
+PATIENCE_S = 120.0
+
+SITE = """
+name = "Kafka"
+assets = "assets.csv"
+shards = {partitions}
+[[inputs]]
+kind = "kafka"
+name = "telemetry"
+brokers = ["{broker}"]
+topic = "telemetry"
+partitions = {partitions}
+group = "vigie"
+start = "earliest"
+[outputs]
+address = "127.0.0.1:0"
+[outputs.kafka]
+brokers = ["{broker}"]
+scores = "scores"
+rejected = "rejected"
+"""
+
+
+class Site:
+    """The run of a site."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder, self.arguments = folder, arguments
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "vigie", "run", "site.toml", "--recovery", "state", "--snapshot-interval", "1"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.arguments], cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        self.until(lambda: "listening" in self.log.read_text())
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(30) == 0, self.log.read_text()
+
+    def counts(self) -> Counter[str]:
+        """Return the account of readings, and what was rejected for which reason."""
+        url = self.log.read_text().partition("listening on ")[2].split()[0]
+        with urllib.request.urlopen(url + "metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        found: Counter[str] = Counter()
+        for line in lines:
+            name, _, value = line.rpartition(" ")
+            if name.startswith("vigie_readings_"):
+                found[name] = int(float(value))
+        return found
+
+    def until(self, met: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not met():
+            assert self.process is not None and self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_reading_is_scored_or_rejected_once(broker: Any, tmp_path: Path, processes: int) -> None:
+    compile_kernels([load_class("lift"), load_class("boiler")])
+    for topic in ("telemetry", "scores", "rejected"):
+        broker.make(topic, PARTITIONS)
+    (tmp_path / "site.toml").write_text(SITE.format(broker=broker.address, partitions=PARTITIONS))
+    feed = [sys.executable, "-m", "vigie", "simulate", f"kafka://{broker.address}/telemetry", "--lifts", "3"]
+    feed += ["--boilers", "3", "--days", "0.5", "--speed", "2000", "--wire", "cbor", "--register", str(tmp_path)]
+    feed += ["--partitions", str(PARTITIONS), "--faults", "none"]
+    fed = subprocess.Popen(feed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    site = Site(tmp_path, "--processes", str(processes))
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "assets.csv").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        random = Random(processes)
+        for number in range(KILLS):
+            site.start()
+            time.sleep(random.uniform(0.5, 3.0))
+            # What no gateway should send: of an asset that nobody knows, and no telemetry at all.
+            stranger = b'{"asset": "nobody", "signal": "flow", "start": 1767571200, "period_s": 1, "values": [1, 2, 3]}'
+            broker.send("telemetry", [stranger, b"\x00"], headers={"content-type": b"application/json"})
+            site.kill()
+            if number == 0:
+                broker.kill()
+                broker.start()
+        site.start()
+        said, _ = fed.communicate(timeout=PATIENCE_S)
+        assert fed.returncode == 0, said
+        found = re.search(r"([\d,]+) readings of", said)
+        assert found is not None, said
+        sent = int(found[1].replace(",", ""))
+        # Three readings of nobody, and a record that counts as one.
+        expected = sent + 4 * KILLS
+        site.until(lambda: site.counts()["vigie_readings_total"] >= expected)
+        site.until(lambda: sum(_rejected(site.counts()).values()) >= 4 * KILLS)
+        site.stop()
+        # What had been read is done with; what is still open stays so, and is counted.
+        site.start()
+        account = site.counts()
+        site.stop()
+    finally:
+        site.kill()
+        fed.kill()
+        fed.wait()
+    rejected = _rejected(account)
+    assert account["vigie_readings_total"] == expected
+    assert rejected == {"unknown_asset": 3 * KILLS, "malformed": KILLS}
+    scored = account["vigie_readings_scored_total"]
+    assert expected == scored + account["vigie_readings_pending"] + sum(rejected.values())
+    scores = broker.read("scores")
+    ids = [dict(message.headers())["id"] for message in scores]
+    assert len(ids) == len(set(ids))
+    assert sum(json.loads(message.value())["samples"] for message in scores) == scored
+    refused: Counter[str] = Counter()
+    for message in broker.read("rejected"):
+        row = json.loads(message.value())
+        refused[row["reason"]] += row["readings"]
+    assert refused == rejected
+
+
+def _rejected(counts: Counter[str]) -> Counter[str]:
+    prefix = 'vigie_readings_rejected_total{reason="'
+    return Counter({k[len(prefix) : -2]: n for k, n in counts.items() if k.startswith(prefix) and n})
