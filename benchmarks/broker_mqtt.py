@@ -31,7 +31,7 @@ from paho.mqtt.properties import Properties
 from prometheus_client import CollectorRegistry
 
 from features.telemetry import count_readings
-from features.wire import decode_jsonlines
+from features.wire import decode
 from flows.metrics import Pipeline
 from flows.mqtt.client import Broker, MqttClient
 from flows.mqtt.topics import Topics
@@ -118,7 +118,7 @@ def whole(port: int, messages: int, folder: Path) -> tuple[float, float]:
             if awake[n] > time.time():
                 continue
             for message in part.next_batch():
-                decoded = decode_jsonlines(b"\n".join(message.payload), source=message.source)
+                decoded = decode("json", message.payload, source=message.source)
                 assert not decoded.rejected
                 readings += count_readings(decoded.blocks)
             until = part.next_awake()
@@ -168,7 +168,7 @@ def run(what: Callable[[int, int, Path], tuple[float, float]], messages: int, fo
 
 def warm() -> None:
     """Compile the decoder."""
-    decode_jsonlines(payload(0, 0), source="")
+    decode("json", [payload(0, 0)], source="")
 
 
 def subscribe(port: int, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,7 @@ from flows.metrics import Pipeline
 from flows.monitor import Monitor, build
 from flows.mqtt.client import MqttClient
 from flows.mqtt.settings import MqttInput
-from flows.mqtt.wiring import mqtt_client, mqtt_source
+from flows.mqtt.wiring import committed_in, mqtt_client, mqtt_source
 from flows.recovery import Store
 from flows.results import Results
 from flows.shown import ShownOn
@@ -278,7 +277,8 @@ def live_site(
             equipment = loaded.classes.get(described.equipment or "")
             inputs |= {part: Input(equipment, live=True) for part in spooled.list_parts()}
             if place.process == 0:
-                clients.append(mqtt_client(described, folder, pipeline, _held(store, described.name), said))
+                committed = None if store is None else committed_in(store, described.name)
+                clients.append(mqtt_client(described, folder, pipeline, committed, said))
         else:
             paths = loaded.files[described.name]
             equipment = loaded.classes.get(described.equipment or "")
@@ -303,25 +303,6 @@ def live_site(
         pipeline=pipeline,
         clients=clients,
     )
-
-
-def _held(store: Store | None, name: str) -> Callable[[str], int | None] | None:
-    """Return what tells up to which position a partition of an input is held by the recovery store."""
-    if store is None:
-        return None
-
-    def held(part: str) -> int | None:
-        state = store.resume_state(f"input_{name}", part)
-        return None if state is None else state["position"]["offset"]
-
-    def safely(part: str) -> int | None:
-        # The store is read while it is written: what cannot be told now is told the next time.
-        try:
-            return held(part)
-        except sqlite3.Error:
-            return None
-
-    return safely
 
 
 def asset_of(path: Path) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import numpy as np
 import paho.mqtt.client as paho
@@ -17,11 +14,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from flows.content_types import CONTENT_TYPES
-from flows.files import Wire
+from features.wire import MessageWire, content_type
 from flows.simulator.fleet import Fleet, FleetPlan
+from flows.simulator.target import Target
 
-__all__ = ["MqttTarget", "mqtt_target", "publish"]
+__all__ = ["publish"]
 
 UNACKNOWLEDGED = 1_000
 """Messages under way at once: enough that neither side waits for the other, 1 MB at 1 kB each."""
@@ -33,57 +30,10 @@ STEP_S = 0.25
 """How often a paced fleet sends, in seconds of the clock."""
 
 
-class MqttTarget(NamedTuple):
-    """Where a fleet is published: topics are ``prefix/asset``."""
-
-    host: str
-    port: int
-    prefix: str
-    tls: bool = False
-    ca_file: str | None = None
-    username: str | None = None
-    password_file: str | None = None
-
-
-def mqtt_target(url: str) -> MqttTarget:
-    """Return the target of a URL, ``mqtt://[user@]host[:port]/prefix[?password_file=F][&ca=F]``, or ``mqtts://``.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-
-    Examples
-    --------
-    >>> mqtt_target("mqtt://localhost/fleet/north")[:3]
-    ('localhost', 1883, 'fleet/north')
-    """
-    parts = urlsplit(url)
-    query = parse_qs(parts.query, keep_blank_values=True)
-    prefix = parts.path.strip("/")
-    port = parts.port
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.password is not None:
-        raise ValueError(f"a broker is mqtt://host:port/prefix, its password in ?password_file=FILE; got {url!r}")
-    if not prefix or set("+#$") & set(prefix):
-        raise ValueError(f"a broker's URL ends in a prefix of topics without '+', '#' and '$'; got {url!r}")
-    if unknown := query.keys() - {"password_file", "ca"}:
-        raise ValueError(f"a broker's URL may have password_file and ca; got {min(unknown)!r}")
-    tls = parts.scheme == "mqtts"
-    return MqttTarget(
-        parts.hostname,
-        port or (8883 if tls else 1883),
-        prefix,
-        tls,
-        query.get("ca", [None])[0],
-        parts.username,
-        query.get("password_file", [None])[0],
-    )
-
-
 def publish(
     plan: FleetPlan,
-    target: MqttTarget,
-    wire: Wire,
+    target: Target,
+    wire: MessageWire,
     encode: Callable[[pa.RecordBatch], list[bytes]],
     progress: Callable[[int, float], None] = lambda readings, share: None,
     speed: float | None = None,
@@ -97,7 +47,7 @@ def publish(
     plan
         What is simulated; an endless plan ends with `stop`.
     target
-        Where it goes.
+        Where it goes: topics are ``topic/asset``.
     wire
         Form of the messages, told as their content type.
     encode
@@ -125,7 +75,7 @@ def publish(
     stop = stop or threading.Event()
     fleet = Fleet(plan)
     content = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
-    content.ContentType = next(name for name, its in CONTENT_TYPES.items() if its == wire)
+    content.ContentType = content_type(wire)
     readings = 0
     began_s = clock()
     with _Publisher(target, stop) as publisher:
@@ -138,7 +88,7 @@ def publish(
                 continue
             batch = fleet.advance(due_us, READINGS)
             for asset, payload in zip(_assets(batch), encode(batch), strict=True):
-                publisher.send(f"{target.prefix}/{asset}", payload, content)
+                publisher.send(f"{target.topic}/{asset}", payload, content)
             readings += len(batch.column("values").values)
             span_us = plan.end_us - plan.start_us
             progress(readings, (fleet.time_us - plan.start_us) / span_us if plan.days is not None else 0.0)
@@ -157,7 +107,7 @@ def _assets(batch: pa.RecordBatch) -> list[str]:
 class _Publisher:
     """A connection that repeats what was not acknowledged, over any number of reconnections."""
 
-    def __init__(self, target: MqttTarget, stop: threading.Event) -> None:
+    def __init__(self, target: Target, stop: threading.Event) -> None:
         self._target, self._stop = target, stop
         # A session of its own, so that what was under way survives a reconnection.
         name = f"vigie-simulate-{time.time_ns():x}"
@@ -173,14 +123,6 @@ class _Publisher:
 
     def __enter__(self) -> _Publisher:
         target = self._target
-        if target.username is not None:
-            password = None
-            if target.password_file is not None:
-                with Path(target.password_file).open(encoding="utf-8") as file:
-                    password = file.readline().rstrip("\r\n")
-            self._client.username_pw_set(target.username, password)
-        if target.tls:
-            self._client.tls_set_context(ssl.create_default_context(cafile=target.ca_file))
         wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
         wishes.SessionExpiryInterval = 3600
         self._client.connect(target.host, target.port, clean_start=False, properties=wishes)

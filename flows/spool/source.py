@@ -11,8 +11,7 @@ from typing import Any
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from flows.content_types import wire_of
-from flows.files import Wire
+from features.wire import MessageWire, content_wire
 from flows.metrics import Pipeline
 from flows.sources import Message
 from flows.spool.frames import Slice
@@ -24,7 +23,7 @@ WAKE_S = 0.1
 """How often an idle partition looks for more: a tenth of the second in which a reading shall reach its metric."""
 
 
-def messages(source: str, slices: Iterable[Slice], default: Wire) -> list[Message]:
+def messages(source: str, slices: Iterable[Slice], default: MessageWire) -> list[Message]:
     """Return records as few messages, one a form of payload; each topic keeps the order of its own.
 
     Parameters
@@ -45,8 +44,8 @@ def messages(source: str, slices: Iterable[Slice], default: Wire) -> list[Messag
     [('json', [b'1', b'3'], [1, 3]), ('cbor', [b'2'], [2])]
     """
     made: list[Message] = []
-    open_: dict[Wire, tuple[list[bytes], list[int]]] = {}
-    wire_by_topic: dict[str, Wire] = {}
+    open_: dict[MessageWire, tuple[list[bytes], list[int]]] = {}
+    wire_by_topic: dict[str, MessageWire] = {}
 
     def close() -> None:
         made.extend(Message(source, wire, payloads, times) for wire, (payloads, times) in open_.items())
@@ -54,7 +53,7 @@ def messages(source: str, slices: Iterable[Slice], default: Wire) -> list[Messag
         wire_by_topic.clear()
 
     for one in slices:
-        wires = [wire_of(content, default) for _, content in one.channels]
+        wires = [content_wire(content) or default for _, content in one.channels]
         topics = {topic: wire for (topic, _), wire in zip(one.channels, wires, strict=True)}
         mixed = any(topics[topic] != wire for (topic, _), wire in zip(one.channels, wires, strict=True))
         if mixed or any(wire_by_topic.get(topic, wire) != wire for topic, wire in topics.items()):
@@ -74,7 +73,7 @@ def messages(source: str, slices: Iterable[Slice], default: Wire) -> list[Messag
     return made
 
 
-def _runs(one: Slice, wires: list[Wire], mixed: bool) -> Iterator[tuple[Wire, list[int] | None]]:
+def _runs(one: Slice, wires: list[MessageWire], mixed: bool) -> Iterator[tuple[MessageWire, list[int] | None]]:
     """Yield form and rows (None for all): in the order of arrival where one topic has two forms."""
     if len(set(wires)) == 1:
         yield wires[0], None
@@ -128,7 +127,7 @@ class SpoolSource(FixedPartitionedSource[Message, dict[str, Any]]):
         name: str,
         folder: Path,
         partitions: int,
-        wire: Wire,
+        wire: MessageWire,
         mine: Callable[[int], bool] | None = None,
         recovered: bool = False,
         stop: threading.Event | None = None,

@@ -15,11 +15,17 @@ import pyarrow as pa
 import pytest
 from prometheus_client import CollectorRegistry
 
+from features.encode import encode as wire_encode
+from features.telemetry import count_readings
+from features.wire import MessageWire, decode
 from flows.metrics import Pipeline
 from flows.mqtt.client import Broker, MqttClient
+from flows.mqtt.settings import MqttInput
 from flows.mqtt.topics import Topics
+from flows.mqtt.wiring import mqtt_client, mqtt_source
 from flows.simulator.fleet import Fleet, FleetPlan
-from flows.simulator.mqtt import MqttTarget, mqtt_target, publish
+from flows.simulator.mqtt import publish
+from flows.simulator.target import Target
 from flows.spool.reader import SpoolReader
 from flows.spool.writer import Spool
 
@@ -74,7 +80,7 @@ def test_every_reading_reaches_the_spool_under_its_asset(port: int, tmp_path: Pa
     while not client.up:
         deadline.wait(0.01)
     shares: list[float] = []
-    target = MqttTarget("127.0.0.1", port, "fleet")
+    target = Target("mqtt", "127.0.0.1", port, "fleet")
     readings = publish(PLAN, target, "json", encode, lambda _, share: shares.append(share))
     assert readings == expected
     assert shares == sorted(shares)
@@ -109,7 +115,7 @@ def test_a_paced_fleet_follows_the_clock_and_ends_when_it_is_told_to(port: int) 
         if len(sent) == 10:
             stop.set()
 
-    publish(plan, MqttTarget("127.0.0.1", port, "fleet"), "json", encode, wrote, speed=1.0, stop=stop, clock=clock)
+    publish(plan, Target("mqtt", "127.0.0.1", port, "fleet"), "json", encode, wrote, speed=1.0, stop=stop, clock=clock)
     assert len(sent) == 10
     # About ten readings a second, a second of the clock at a time.
     assert 50 <= sent[-1] <= 250
@@ -120,13 +126,31 @@ def test_a_broker_that_is_not_there_is_an_error() -> None:
         sock.bind(("127.0.0.1", 0))
         free = sock.getsockname()[1]
     with pytest.raises(OSError, match="refused"):
-        publish(PLAN, MqttTarget("127.0.0.1", free, "fleet"), "json", encode)
+        publish(PLAN, Target("mqtt", "127.0.0.1", free, "fleet"), "json", encode)
 
 
-def test_urls() -> None:
-    assert mqtt_target("mqtts://vigie@broker/a/b?password_file=f&ca=c.pem") == MqttTarget(
-        "broker", 8883, "a/b", True, "c.pem", "vigie", "f"
-    )
-    for url in ("mqtt://broker", "mqtt:///x", "http://broker/x", "mqtt://u:p@broker/x", "mqtt://b/+", "mqtt://b/x?y=1"):
-        with pytest.raises(ValueError, match="broker"):
-            mqtt_target(url)
+@pytest.mark.parametrize("wire", ["arrow", "json", "senml", "senml-cbor", "cbor"])
+def test_a_fleet_that_was_published_is_decoded_whole(port: int, tmp_path: Path, wire: MessageWire) -> None:
+    plan = FleetPlan(lifts=1, boilers=1, start_us=PLAN.start_us, days=1 / 288, faults="none")
+    described = MqttInput(name="in", broker=f"127.0.0.1:{port}", topics=("fleet/{asset}",), spool="spool", partitions=2)
+    pipeline = Pipeline(CollectorRegistry())
+    client = mqtt_client(described, tmp_path, pipeline)
+    client.start()
+    pause = threading.Event()
+    while not client.up:
+        pause.wait(0.01)
+    expected = publish(plan, Target("mqtt", "127.0.0.1", port, "fleet"), wire, lambda batch: wire_encode(wire, batch))
+    source = mqtt_source(described, tmp_path, pipeline, recovered=False)
+    parts: list[Any] = [source.build_part("in", part, None) for part in source.list_parts()]
+    readings = 0
+    while readings < expected:
+        for message in (message for part in parts for message in part.next_batch()):
+            assert message.wire == wire
+            decoded = decode(wire, message.payload, source=message.source, times_us=message.times_us)
+            assert decoded.rejected == []
+            readings += count_readings(decoded.blocks)
+        pause.wait(0.01)
+    client.stop()
+    for part in parts:
+        part.close()
+    assert readings == expected

@@ -285,8 +285,10 @@ def test_every_snapshot_resumes_where_it_was_taken(sizes: list[int], segment_byt
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = "import os, sys, pathlib as p, flows.spool.writer as s"
-    code += "; s.Spool(p.Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
+    code = (
+        "import os, sys; from pathlib import Path; from flows.spool.writer import Spool; "
+        "Spool(Path(sys.argv[1]), 4); os.kill(os.getpid(), 9)"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     assert done.returncode == -9
     Spool(tmp_path, 4).close()
