@@ -181,7 +181,8 @@ def _accounted(credits: Credits | None) -> tuple[Callable[[Dealt], Dealt], Calla
 
 def _nbytes(batch: ShardBatch) -> int:
     """Return about how many bytes a batch has on its way: 48 a block beside its samples."""
-    return 48 * len(batch.count) + 8 * int(batch.count.sum())
+    count = batch.count if batch.places is None else batch.count[batch.places]
+    return 48 * len(count) + 8 * int(count.sum())
 
 
 class _Keyed(StatefulBatchLogic[tuple[Any, ...], tuple[str, Any], dict[str, Any] | None]):

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 from features.assets import Asset
 from features.signals import load_class
 from features.telemetry import BLOCKS
-from flows import steps
 from flows.exposition import exposition
 from flows.fleet import Fleet
 from flows.intake import Intake
@@ -113,8 +112,7 @@ def fleets(changes: int, each: int) -> Iterator[list[str]]:
 
 
 @pytest.mark.timeout(600)
-def test_ten_thousand_changes_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "SHARDS_KNOWN", 200)
+def test_ten_thousand_changes_leave_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "assets.csv"
     registers = fleets(10_000, 20)
 

@@ -19,16 +19,19 @@ from prometheus_client import CollectorRegistry
 
 from features.assets import Register, shard_of
 from features.signals import load_class
+from flows.credits import Credits
 from flows.exposition import exposition
 from flows.fleet import Fleet
+from flows.intake import Intake
 from flows.metrics import Pipeline
-from flows.monitor import Monitor, build
+from flows.monitor import Monitor, _accounted, build
 from flows.recovery import Store, open_store
 from flows.results import Results
 from flows.simulator import fleet as simulator
 from flows.simulator.fleet import FleetPlan
 from flows.sinks import ArchiveSink, DeadLetterSink
 from flows.sources import Message
+from flows.steps import Shard
 
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
 SHARDS = 4
@@ -204,6 +207,22 @@ def test_an_asset_that_left_during_a_stop_is_gone(tmp_path: Path) -> None:
     assert not any('"lift-0001"' in line for line in site.metrics())
     account = site.pipeline.account()
     assert account["pending"] == 0 and account["received"] == sum(account.values()) - account["received"]
+
+
+@pytest.mark.parametrize("shards", [1, 4, 16])
+def test_a_message_spends_what_it_weighs_however_many_shards_it_is_dealt_to(shards: int) -> None:
+    register, parts = recorded()
+    classes = {name: asset.equipment for name, asset in register.items()}
+    intake = Intake(classes.get, {}, Pipeline(CollectorRegistry()))
+    telemetry = intake(parts["p0"][0])
+    credits = Credits()
+    sent, taken = _accounted(credits)
+    items = [sent(dealt) for dealt in Shard(CLASSES, classes.get, shards)(telemetry)]
+    samples = len(telemetry.blocks.column("values").flatten())
+    assert credits.under_way == 48 * telemetry.blocks.num_rows + 8 * samples
+    for _, item in items:
+        taken(item)
+    assert credits.under_way == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

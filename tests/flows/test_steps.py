@@ -69,7 +69,7 @@ def test_every_block_goes_to_the_shard_of_its_asset_in_order(drawn: list[tuple[s
     for key, (name, item) in deal(telemetry(rows)):
         if isinstance(item, Tick):
             continue
-        for n in range(len(item.start)):
+        for n in range(len(item.start)) if item.places is None else item.places.tolist():
             asset = item.assets[item.asset[n]]
             values = item.values[item.first[n] : item.first[n] + item.count[n]].tolist()
             assert (key, name) == (shard_key(shard_of(asset, 16)), class_of(asset))
