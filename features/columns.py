@@ -115,6 +115,6 @@ def legible(batch: pa.RecordBatch) -> pa.RecordBatch:
         batch.schema.names  # noqa: B018 - it raises
     except UnicodeDecodeError:
         # A column is asked for by way of its name too, but as the field of a struct.
-        columns = batch.to_struct_array().flatten()
+        columns = [as_text(column) for column in batch.to_struct_array().flatten()]
         return pa.RecordBatch.from_arrays(columns, [f"column {i}" for i in range(len(columns))])
     return batch

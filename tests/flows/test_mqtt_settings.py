@@ -72,9 +72,7 @@ def test_the_form_of_an_input_is_checked(tmp_path: Path, extra: str, sentence: s
 def test_a_site_that_reads_a_broker_needs_a_register(tmp_path: Path) -> None:
     path = tmp_path / "site.toml"
     path.write_text('name = "north"\n' + INPUT + 'spool = "spool"\n')
-    assert load_site(path)[1] == [
-        f"{path}: $.assets: a site that reads files or brokers needs a register of its assets"
-    ]
+    assert load_site(path)[1] == [f"{path}: $.assets: a site that reads telemetry needs a register of its assets"]
 
 
 @pytest.mark.parametrize(
