@@ -43,10 +43,8 @@ def _runs(
 
 
 def blocks_of_readings(
-    assets: Sequence[str],
-    signals: Sequence[str],
-    asset: NDArray[np.int32],
-    signal: NDArray[np.int32],
+    names: Sequence[tuple[str, str]],
+    name: NDArray[np.int32],
     message: NDArray[np.int64],
     time_us: NDArray[np.int64],
     values: NDArray[np.float64],
@@ -56,10 +54,10 @@ def blocks_of_readings(
 
     Parameters
     ----------
-    assets, signals
-        Names.
-    asset, signal
-        Index of each reading's names, shape ``(n,)``.
+    names
+        Pairs of asset and signal.
+    name
+        Index of each reading's pair, shape ``(n,)``.
     message
         Number of the message of each reading, ascending.
     time_us, values
@@ -69,24 +67,34 @@ def blocks_of_readings(
 
     Examples
     --------
-    >>> zero = np.zeros(3, np.int32)
-    >>> blocks = blocks_of_readings(["b1"], ["flow"], zero, zero, np.zeros(3, np.int64),
-    ...                             np.array([0, 10, 20]), np.array([1.0, 2.0, 3.0]), 100)
+    >>> zero = np.zeros(3, np.int64)
+    >>> time = np.array([0, 10, 20])
+    >>> blocks = blocks_of_readings([("b1", "flow")], zero.astype(np.int32), zero, time, np.array([1.0, 2.0, 3.0]), 100)
     >>> [(b["period_us"], b["values"]) for b in blocks.to_pylist()]
     [(10, [1.0, 2.0, 3.0])]
     """
     if len(values) == 0:
         return empty_blocks()
-    group = (message * len(assets) + asset) * len(signals) + signal
-    if (np.diff(group) < 0).any():
-        order = np.argsort(group, kind="stable")
-        group, asset, signal = group[order], asset[order], signal[order]
-        time_us, values = time_us[order], values[order]
+    group = message * len(names) + name
     first = np.empty(len(values), np.int64)
     period = np.empty(len(values), np.int64)
     found = _runs(group, time_us, first, period, longest_us)
+    head = group[first[:found]]
+    if len(np.unique(head)) < found:
+        # A signal comes in more than one run: where others only came between, it becomes one.
+        order = np.argsort(group, kind="stable")
+        group, name, time_us, values = group[order], name[order], time_us[order], values[order]
+        found = _runs(group, time_us, first, period, longest_us)
     first = first[:found].copy()
     offsets = np.append(first, len(values)).astype(np.int32)
+    (assets, asset), (signals, signal) = (_numbered([pair[i] for pair in names]) for i in (0, 1))
+    which = name[first]
     return new_blocks(
-        assets, signals, asset[first], signal[first], time_us[first], period[:found].copy(), offsets, values
+        assets, signals, asset[which], signal[which], time_us[first], period[:found].copy(), offsets, values
     )
+
+
+def _numbered(names: list[str]) -> tuple[list[str], NDArray[np.int32]]:
+    """Return the different names, and the number of each."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return list(numbers), np.array([numbers[name] for name in names], np.int32)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -66,17 +67,23 @@ _ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 class _Record(Struct, gc=False, forbid_unknown_fields=True):
     """A record of the plainest kind, of which nearly all packs consist."""
 
-    bn: str | None = None
-    bt: float | None = None
-    bu: str | None = None
-    bver: int | None = None
     n: str = ""
     u: str | None = None
     v: float = math.nan
     t: float = 0.0
 
 
-_PACK = msgspec.json.Decoder(list[_Record])
+class _FirstRecord(_Record, gc=False, forbid_unknown_fields=True):
+    """The same with the base fields of a pack."""
+
+    bn: str | None = None
+    bt: float | None = None
+    bu: str | None = None
+    bver: int | None = None
+
+
+_FIRST = msgspec.json.Decoder(list[_FirstRecord])
+_REST = msgspec.json.Decoder(list[_Record])
 
 
 def decode_senml(
@@ -111,12 +118,7 @@ def decode_senml(
         if len(payload) > _SMALL and payload.count(b"{") * _SHORTEST > len(payload):
             read.refuse(number, f"expected records of at least {_SHORTEST} bytes in a pack of this size")
             continue
-        try:
-            records = _PACK.decode(payload)
-        except _ERRORS:
-            _read_json(read, number, payload)
-            continue
-        if not read.take(number, records):
+        if not read.take(number, payload):
             _read_json(read, number, payload)
     return read.finish(times_us)
 
@@ -179,33 +181,39 @@ class _Read:
         """Take readings of one pack."""
         self._chunks.append((payload, np.array(names, np.int32), numbers_of(times_s), numbers_of(values)))
 
-    def take(self, payload: int, records: list[_Record]) -> bool:
-        """Take the records of a plain pack; False where it is not as plain as that."""
-        if not records:
+    def take(self, payload: int, text: bytes) -> bool:
+        """Take a pack whose base fields, if any, stand in its first record; False where it is not as plain as that."""
+        # No field of a plain record holds an object: the first brace that closes is the end of the first record.
+        end = text.find(b"}") + 1
+        comma = text.find(b",", end)
+        try:
+            [first] = _FIRST.decode(text if comma < 0 else text[:end] + b"]")
+            rest = [] if comma < 0 or text[end:comma].strip() else _REST.decode(b"[" + text[comma + 1 :])
+        except _ERRORS:
             return False
-        first = records[0]
-        for one in records[1:]:
-            if one.bn is not None or one.bt is not None or one.bu is not None or one.bver is not None:
-                return False
-        if first.bver is not None and first.bver != VERSION:
+        if (comma >= 0 and not rest) or (first.bver is not None and first.bver != VERSION):
             return False
-        values = np.array([record.v for record in records])
+        values = array("d", (first.v,))
+        values.fromlist([record.v for record in rest])
         if np.isnan(values).any():
             return False
         base = first.bn or ""
         table = self._tables.get(base)
         if table is None:
             table = self._tables[base] = _Table(base, self.names)
-        names = [table[record.n] for record in records]
+        names = array("i", (table[first.n],))
+        names.fromlist(list(map(table.__getitem__, [record.n for record in rest])))
         if self.equipment is not None:
-            pairs = set(zip(names, [record.u or first.bu for record in records], strict=True))
+            pairs = set(zip(names, [record.u or first.bu for record in (first, *rest)], strict=True))
             known = list(self.names)
             if not all(unit is None or self.is_unit(known[name], unit) for name, unit in pairs):
                 return False
-        times = np.array([record.t for record in records])
+        times = array("d", (first.t,))
+        times.fromlist([record.t for record in rest])
+        seconds = np.frombuffer(times, np.float64)
         if first.bt is not None:
-            times += first.bt
-        self._chunks.append((payload, np.array(names, np.int32), times, values))
+            seconds = seconds + first.bt
+        self._chunks.append((payload, np.frombuffer(names, np.int32), seconds, np.frombuffer(values, np.float64)))
         return True
 
     def is_unit(self, name: str, unit: str) -> bool:
@@ -222,31 +230,26 @@ class _Read:
 
     def finish(self, times_us: Sequence[int] | None) -> Decoded:
         """Put the readings together to blocks; reject those without names or time."""
-        names = [_split(name) if _NAME.match(name) else ("", "") for name in self.names]
-        assets = {asset: None for asset, _ in names}
-        signals = {signal: None for _, signal in names}
-        payload = np.repeat([c[0] for c in self._chunks], [len(c[1]) for c in self._chunks]).astype(np.int64)
-        if len(payload) == 0:
+        if not self._chunks:
             return Decoded(empty_blocks(), self.rejections.all([]))
+        names = [_split(name) if _NAME.match(name) else ("", "") for name in self.names]
+        payload = np.repeat([c[0] for c in self._chunks], [len(c[1]) for c in self._chunks]).astype(np.int64)
         name, seconds, values = (np.concatenate([chunk[i] for chunk in self._chunks]) for i in (1, 2, 3))
         time_us, untimed = _event_times(seconds, payload, times_us)
-        number_of_asset = {asset: number for number, asset in enumerate(assets)}
-        number_of_signal = {signal: number for number, signal in enumerate(signals)}
-        asset = np.array([number_of_asset[a] for a, _ in names], np.int32)[name]
-        signal = np.array([number_of_signal[s] for _, s in names], np.int32)[name]
-        nameless = np.array([not a or not s for a, s in names], np.bool_)[name]
-        present = values == values
-        self._reject(payload, nameless & present, Reason.MALFORMED,
-                     'expected a name of an asset and a signal, parted by "/" or ":"')  # fmt: skip
-        self._reject(payload, untimed & ~nameless & present, Reason.BAD_TIME,
-                     "expected a time from 1970 to 2200, or one relative to an arrival that is known")  # fmt: skip
-        kept = present & ~nameless & ~untimed
-        if not kept.all():
-            asset, signal, payload, time_us, values = (c[kept] for c in (asset, signal, payload, time_us, values))
+        bad = untimed | np.isnan(values)
+        unnamed = np.array([not asset or not signal for asset, signal in names], np.bool_)
+        if unnamed.any():
+            bad |= unnamed[name]
+        if bad.any():
+            present = ~np.isnan(values)
+            nameless = unnamed[name] & present
+            self._reject(payload, nameless, Reason.MALFORMED,
+                         'expected a name of an asset and a signal, parted by "/" or ":"')  # fmt: skip
+            self._reject(payload, untimed & ~nameless & present, Reason.BAD_TIME,
+                         "expected a time from 1970 to 2200, or one relative to an arrival that is known")  # fmt: skip
+            payload, name, time_us, values = (payload[~bad], name[~bad], time_us[~bad], values[~bad])
         heard = payload[np.flatnonzero(np.diff(payload, prepend=-1))]
-        blocks = blocks_of_readings(
-            list(assets), list(signals), asset, signal, payload, time_us, values, LONGEST_PERIOD_US
-        )
+        blocks = blocks_of_readings(names, name, payload, time_us, values, LONGEST_PERIOD_US)
         return Decoded(blocks, self.rejections.all(heard))
 
     def _reject(self, payload: NDArray[np.int64], where: NDArray[np.bool_], reason: Reason, detail: str) -> None:
