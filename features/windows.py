@@ -22,7 +22,7 @@ from features.queues import PAGE
 from features.signals import EquipmentClass
 from features.snapshots import VERSION, load_state, state_of
 from features.state import NO_WINDOW, Blocks, Output, layout_of, new_state
-from features.tables import grown, grown_pages, grown_pool, grown_segments, output_of, plans_for
+from features.tables import grown, grown_pages, grown_pool, grown_segments, output_of, spectra_for
 from features.telemetry import Reason, Rejected
 
 __all__ = ["ClosedWindows", "ShardBatch", "ShardWindows", "Silence", "Step"]
@@ -237,14 +237,14 @@ class ShardWindows:
             batch.clock, batch.values, self._partition(batch.source), batch.limit_us,
         )  # fmt: skip
         out = output_of(self.equipment)
-        plans = plans_for(self.equipment)
+        spectra = spectra_for(self.equipment)
         while True:
-            wanted = ingest(self._layout, self._state, self._pool, self._pages, self._segments, plans, blocks, out)
+            wanted = ingest(self._layout, self._state, self._pool, self._pages, self._segments, spectra, blocks, out)
             if wanted == DONE:
                 break
             self._drain(step, out, batch)
             if wanted == MORE_RUNS:
-                self._pool = grown_pool(self._pool, min(LONGEST, int(batch.count.max())) + len(self.names))
+                self._pool = grown_pool(self._pool, min(LONGEST, int(batch.count.max()) + 64 + len(self.names)))
             elif wanted == MORE_PAGES:
                 self._pages = grown_pages(
                     self._pages, int(min(LONGEST, batch.count.max())) // PAGE + 2 + len(self.names)
@@ -343,8 +343,8 @@ class ShardWindows:
 
     def _close(self, partition: int, clock_us: int, everything: bool) -> Step:
         step = Step()
-        out, plans = output_of(self.equipment), plans_for(self.equipment)
-        tables = self._layout, self._state, self._pool, self._pages, self._segments, plans, out
+        out, spectra = output_of(self.equipment), spectra_for(self.equipment)
+        tables = self._layout, self._state, self._pool, self._pages, self._segments, spectra, out
         while not close_due(*tables, partition, clock_us, everything):
             self._drain(step, out, None)
         self._drain(step, out, None)
