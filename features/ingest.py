@@ -67,20 +67,11 @@ def _reject(out: Output, block: int, first: int, count: int, reason: int) -> Non
 
 
 @kernel
-def _group(blocks: Blocks, begin: int) -> int:
-    """Return where the blocks of one asset end."""
-    place = blocks.place
-    asset = blocks.block_asset[place[begin]]
-    end = begin + 1
-    while end < len(place) and blocks.block_asset[place[end]] == asset:
-        end += 1
-    return end
-
-
-@kernel
 def _count_pieces(window_us: int, blocks: Blocks, begin: int, end: int) -> int:
     """Return into how many pieces blocks are cut at most."""
     pieces = end - begin
+    if blocks.single:
+        return pieces
     for k in range(begin, end):
         block = blocks.place[k]
         n = blocks.length[block]
@@ -109,12 +100,25 @@ def _cut(
     high = np.int64(-1)
     window = np.int64(0)
     opens = np.int64(0)
+    place, block_signal, signal_of, starts = blocks.place, blocks.block_signal, blocks.signal, blocks.start
+    single = blocks.single
     for k in range(begin, end):
-        block = blocks.place[k]
+        block = place[k]
+        start = starts[block]
+        signal = signal_of[block_signal[block]]
+        if single and _EARLIEST <= start <= _LATEST:
+            if not (opens <= start < opens + window_us):
+                window = start // window_us
+                opens = window * window_us
+            at = window * signals + signal
+            piece[n_pieces, 0], piece[n_pieces, 1], piece[n_pieces, 2] = block, 0, 1
+            key[n_pieces] = at
+            low = min(low, at)
+            high = max(high, at)
+            n_pieces += 1
+            continue
         n = blocks.length[block]
-        start = blocks.start[block]
         period = blocks.period[block]
-        signal = blocks.signal[blocks.block_signal[block]]
         i = np.int64(0)
         while i < n:
             time = start + i * period
@@ -302,9 +306,9 @@ def _add_each(
 
 
 @kernel
-def _pause(layout: Layout, state: State, spectra: Spectra, out: Output, begin: int, at: int, why: int) -> int:
+def _pause(layout: Layout, state: State, spectra: Spectra, out: Output, group: int, at: int, why: int) -> int:
     """Note where to go on when the caller has made room; return what is wanted."""
-    out.used[NEXT] = begin
+    out.used[NEXT] = group
     out.used[PIECE] = at
     for p in range(len(spectra.waiting.used)):
         flush(layout, state, spectra, p)
@@ -348,15 +352,17 @@ def ingest(
     waiting_values, waiting_row, waiting_window = spectra.waiting.values, spectra.waiting.row, spectra.waiting.window
     waiting_signal, waiting_used = spectra.waiting.signal, spectra.waiting.used
     row_room, horizon_room, reject_room = len(out.row), len(out.horizon_row), len(out.reject_block)
-    place, block_asset, block_signal = blocks.place, blocks.block_asset, blocks.block_signal
+    place, block_signal, single = blocks.place, blocks.block_signal, blocks.single
     block_start, block_period, block_first = blocks.start, blocks.period, blocks.first
     block_clock, row_of, signal_of, values = blocks.clock, blocks.row, blocks.signal, blocks.values
+    group_end = blocks.end
     limit_us, partition = blocks.limit_us, blocks.partition
     signals = len(low)
-    begin = used[NEXT]
-    while begin < len(place):
-        end = _group(blocks, begin)
-        row = row_of[block_asset[place[begin]]]
+    origin = block_first[0]
+    for group in range(used[NEXT], len(row_of)):
+        begin = 0 if group == 0 else int(group_end[group - 1])
+        end = int(group_end[group])
+        row = row_of[group]
         need = _count_pieces(window_us, blocks, begin, end)
         if need > len(key):
             piece, key = np.empty((2 * need, 3), np.int64), np.empty(2 * need, np.int64)
@@ -366,8 +372,7 @@ def ingest(
         if home[row] != partition:
             home[row] = partition
             arrival[row] = block_clock[place[begin]]
-        for k in range(begin, end):
-            arrival[row] = max(arrival[row], block_clock[place[k]])
+        arrival[row] = max(arrival[row], block_clock[place[end - 1]])
         state.silent[row] = False
         at = used[PIECE]
         while at < n_pieces:
@@ -378,8 +383,8 @@ def ingest(
                 or used[HORIZONS] + horizons * closing > horizon_room
                 or used[REJECTS] == reject_room
             ):
-                return _pause(layout, state, spectra, out, begin, at, DRAIN)
-            offset = block_first[block] + skipped
+                return _pause(layout, state, spectra, out, group, at, DRAIN)
+            offset = origin + block if single else block_first[block] + skipped
             if key[p] < 0:
                 present = False
                 for i in range(n):
@@ -390,8 +395,11 @@ def ingest(
                 continue
             signal = signal_of[block_signal[block]]
             window = key[p] // signals
-            first = block_start[block] + skipped * block_period[block]
-            step = block_period[block]
+            first = block_start[block]
+            step = 0
+            if not single:
+                step = int(block_period[block])
+                first += skipped * step
             found = 1
             if n == 1:
                 # Blocks of one sample that follow each other at one step are one run.
@@ -403,23 +411,28 @@ def ingest(
                     if key[other] != key[p] or piece[other, 2] != 1:
                         break
                     other_block = piece[other, 0]
-                    time = block_start[other_block] + piece[other, 1] * block_period[other_block]
+                    time = block_start[other_block]
+                    if not single:
+                        time += piece[other, 1] * block_period[other_block]
                     gap = time - last
                     if gap <= 0 or (found > 1 and gap != step):
                         break
-                    step = gap
+                    step = int(gap)
                     last = time
-                    together[found] = values[block_first[other_block] + piece[other, 1]]
+                    if single:
+                        together[found] = values[origin + other_block]
+                    else:
+                        together[found] = values[block_first[other_block] + piece[other, 1]]
                     found += 1
                 n = found
             q = queue_of[signal]
             v = spectral[signal]
             if node_free[1] == 0:
-                return _pause(layout, state, spectra, out, begin, at, MORE_RUNS)
+                return _pause(layout, state, spectra, out, group, at, MORE_RUNS)
             if q >= 0 and page_free[1] * queues.PAGE < n + queues.PAGE:
-                return _pause(layout, state, spectra, out, begin, at, MORE_PAGES)
+                return _pause(layout, state, spectra, out, group, at, MORE_PAGES)
             if v >= 0 and plan_of[v] >= 0 and buffer_free[1] < min(n, (n - 1) * step // segment_us[v] + 2):
-                return _pause(layout, state, spectra, out, begin, at, MORE_SEGMENTS)
+                return _pause(layout, state, spectra, out, group, at, MORE_SEGMENTS)
             run = together[:n] if found > 1 else values[offset : offset + n]
             final = first + (n - 1) * step
             known = runs[row, signal, 2]
@@ -442,9 +455,9 @@ def ingest(
                 good = accumulators[row, slot, signal, moments.COUNT] + n <= most[signal]
             if not good:
                 if used[REJECTS] + n > reject_room:
-                    return _pause(layout, state, spectra, out, begin, at, DRAIN)
+                    return _pause(layout, state, spectra, out, group, at, DRAIN)
                 if node_free[1] < n:
-                    return _pause(layout, state, spectra, out, begin, at, MORE_RUNS)
+                    return _pause(layout, state, spectra, out, group, at, MORE_RUNS)
                 for i in range(at, at + found):
                     block, skipped = piece[order[i], 0], piece[order[i], 1]
                     offset = block_first[block] + skipped
@@ -514,7 +527,6 @@ def ingest(
                     close_until(layout, state, pool, pages, segments, spectra, out, row, due, scratch)
             at += found
         used[PIECE] = 0
-        begin = end
     for p in range(len(waiting_used)):
         flush(layout, state, spectra, p)
     used[NEXT] = 0

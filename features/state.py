@@ -129,15 +129,17 @@ class Spectra(NamedTuple):
 class Blocks(NamedTuple):
     """The blocks of a call.
 
-    `place` says which of the message's blocks they are, those of an asset together and in the order of arrival; `row`
-    and `signal` translate the message's numbers of assets and signals; `clock` is the event time of the input partition
-    when the block arrived.
+    `place` says which of the message's blocks they are, those of an asset together and in the order of arrival: up to
+    `end` those of the asset in `row`. `signal` translates the message's numbers of signals; `clock` is the event time
+    of the input partition when the block arrived, which never goes back. `single` says that each block is one sample,
+    the next of `values`: then length, period and first need not be read.
     """
 
     place: NDArray[np.int64]
     row: NDArray[np.int32]
+    end: NDArray[np.int64]
+    single: bool
     signal: NDArray[np.int32]
-    block_asset: NDArray[np.int32]
     block_signal: NDArray[np.int32]
     start: NDArray[np.int64]
     period: NDArray[np.int64]
