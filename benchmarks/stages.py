@@ -14,6 +14,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +73,28 @@ class Stages:
         self._assessors = [Assessor(c) for _ in range(SHARDS)]
         self._fleet = Fleet({c.name: c}, {name: Asset(id=name, equipment=c.name) for name in names})
 
-    def timed(self, stage: str, work: Callable[[], Any]) -> Any:
+    def timed(self, stage: str, work: Callable[..., Any], *given: Any) -> Any:
         """Run a piece of work on the clock of its stage."""
         begun = time.perf_counter()
-        result = work()
+        result = work(*given)
         self.spent[stage] += time.perf_counter() - begun
         return result
 
     def feed(self, batch: pa.RecordBatch) -> None:
         """Send one message through all stages."""
         data = ipc(batch)
-        blocks = self.timed("decode", lambda: decode_arrow(data, source="bench")).blocks
+        blocks = self.timed("decode", partial(decode_arrow, source="bench"), data).blocks
         self.readings += count_readings(blocks)
-        self._clock, dealt = self.timed("deal", lambda: self._dealt(blocks))
+        self._clock, dealt = self.timed("deal", self._dealt, blocks)
         for name in ("without bands", "bare"):
             for number, part in dealt:
-                self.timed(name, lambda n=number, p=part, w=self._windows[name]: w[n].push(p))
+                self.timed(name, self._windows[name][number].push, part)
         for number, part in dealt:
-            step = self.timed("all windows", lambda n=number, p=part: self._windows["windows"][n].push(p))
+            step = self.timed("all windows", self._windows["windows"][number].push, part)
             for closed in step.closed:
-                scored = self.timed("detectors", lambda n=number, c=closed: self._scorers[n].step(c))
-                assessed = self.timed("assessment", lambda n=number, s=scored: self._assessors[n].step(s))
-                self.timed("fleet", lambda a=assessed: self._fleet.update(a))
+                scored = self.timed("detectors", self._scorers[number].step, closed)
+                assessed = self.timed("assessment", self._assessors[number].step, scored)
+                self.timed("fleet", self._fleet.update, assessed)
 
     def _dealt(self, blocks: pa.RecordBatch) -> tuple[int, list[tuple[int, ShardBatch]]]:
         clock = arrival_clock(blocks, self._clock)

@@ -10,8 +10,8 @@ from features.acceptance import NONE, Pool
 from features.compiled import kernel
 from features.queues import Pages
 from features.segments import Segments, drop_before
-from features.spectra import examine
-from features.state import NO_WINDOW, Layout, Output, Plan, State
+from features.spectra import examine, place_block
+from features.state import NO_WINDOW, Layout, Output, Spectra, State
 
 __all__ = [
     "ACCEPTED",
@@ -33,22 +33,26 @@ ROWS, HORIZONS, REJECTS, NEXT, PIECE, ACCEPTED = range(6)
 _FOREVER = 2**62
 """After any time."""
 
-Plans = tuple[Plan, ...]
 Scratch = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]
 
 
 @kernel
-def flush(layout: Layout, state: State, plan: Plan) -> None:
-    """Examine the segments that wait, and add their spectra to their windows."""
-    used = plan.ready.used[0]
+def flush(layout: Layout, state: State, spectra: Spectra, p: int) -> None:
+    """Examine the segments that wait for a plan, and add their spectra to their windows."""
+    waiting = spectra.waiting
+    used = waiting.used[p]
     if used == 0:
         return
-    plan.ready.used[0] = 0
+    waiting.used[p] = 0
+    plan = spectra.plans[p]
+    samples = len(plan.terms.window)
+    for lane in range(used):
+        place_block(plan.terms, plan.lanes, lane, waiting.values[p, lane, :samples])
     examine(plan.terms, plan.lanes)
     result = plan.lanes.result
     for lane in range(used):
-        v = plan.ready.signal[lane]
-        sums = state.spectra[plan.ready.row[lane], plan.ready.window[lane] % layout.slots, v]
+        v = waiting.signal[p, lane]
+        sums = state.spectra[waiting.row[p, lane], waiting.window[p, lane] % layout.slots, v]
         sums[0] += 1.0
         sums[1] += result[0, lane]
         sums[2] += result[1, lane]
@@ -214,7 +218,7 @@ def close_until(
     pool: Pool,
     pages: Pages,
     segments: Segments,
-    plans: Plans,
+    spectra: Spectra,
     out: Output,
     row: int,
     until: int,
@@ -224,10 +228,11 @@ def close_until(
     window = state.first_open[row]
     if window == NO_WINDOW or until <= window:
         return
-    for plan in plans:
-        waiting = plan.ready.used[0]
-        if waiting > 0 and plan.ready.row[waiting - 1] == row:
-            flush(layout, state, plan)
+    waiting = spectra.waiting
+    for p in range(len(waiting.used)):
+        used = waiting.used[p]
+        if used > 0 and waiting.row[p, used - 1] == row:
+            flush(layout, state, spectra, p)
     last = min(until, window + layout.slots)
     while window < last:
         _close_window(layout, state, pool, pages, out, row, window, scratch)
@@ -240,8 +245,7 @@ def close_until(
             state.head[row, signal] = acceptance.forget(run, pool, state.head[row, signal], before)
     for v in range(len(layout.plan)):
         if state.segment[row, v] != NONE:
-            number = until * plans[layout.plan[v]].grid.segments
-            state.segment[row, v] = drop_before(segments, state.segment[row, v], number)
+            state.segment[row, v] = drop_before(segments, state.segment[row, v], until * layout.segments[v])
 
 
 @kernel
@@ -251,7 +255,7 @@ def close_due(
     pool: Pool,
     pages: Pages,
     segments: Segments,
-    plans: Plans,
+    spectra: Spectra,
     out: Output,
     partition: int,
     clock: int,
@@ -274,7 +278,7 @@ def close_due(
             out.used[NEXT] = row
             return False
         until = state.newest[row] // layout.window_us + 1
-        close_until(layout, state, pool, pages, segments, plans, out, row, until, scratch)
+        close_until(layout, state, pool, pages, segments, spectra, out, row, until, scratch)
         if everything:
             for level in range(len(layout.horizon_us)):
                 if state.horizon[row, level] != NO_WINDOW:

@@ -22,7 +22,6 @@ from features.closing import (
     PIECE,
     REJECTS,
     ROWS,
-    Plans,
     Scratch,
     close_until,
     flush,
@@ -31,9 +30,8 @@ from features.closing import (
 from features.compiled import kernel
 from features.fourier import LANES
 from features.queues import Pages
-from features.segments import Segments, complete, fill, whole
-from features.spectra import place_block
-from features.state import NO_WINDOW, Blocks, Layout, Output, Plan, State
+from features.segments import Grid, Segments, fill, release, whole
+from features.state import NO_WINDOW, Blocks, Layout, Output, Spectra, State
 
 __all__ = ["DONE", "LONGEST", "MORE_PAGES", "MORE_RUNS", "MORE_SEGMENTS", "REASONS", "ingest"]
 
@@ -69,20 +67,11 @@ def _reject(out: Output, block: int, first: int, count: int, reason: int) -> Non
 
 
 @kernel
-def _group(blocks: Blocks, begin: int) -> int:
-    """Return where the blocks of one asset end."""
-    place = blocks.place
-    asset = blocks.block_asset[place[begin]]
-    end = begin + 1
-    while end < len(place) and blocks.block_asset[place[end]] == asset:
-        end += 1
-    return end
-
-
-@kernel
 def _count_pieces(window_us: int, blocks: Blocks, begin: int, end: int) -> int:
     """Return into how many pieces blocks are cut at most."""
     pieces = end - begin
+    if blocks.single:
+        return pieces
     for k in range(begin, end):
         block = blocks.place[k]
         n = blocks.length[block]
@@ -111,12 +100,25 @@ def _cut(
     high = np.int64(-1)
     window = np.int64(0)
     opens = np.int64(0)
+    place, block_signal, signal_of, starts = blocks.place, blocks.block_signal, blocks.signal, blocks.start
+    single = blocks.single
     for k in range(begin, end):
-        block = blocks.place[k]
+        block = place[k]
+        start = starts[block]
+        signal = signal_of[block_signal[block]]
+        if single and _EARLIEST <= start <= _LATEST:
+            if not (opens <= start < opens + window_us):
+                window = start // window_us
+                opens = window * window_us
+            at = window * signals + signal
+            piece[n_pieces, 0], piece[n_pieces, 1], piece[n_pieces, 2] = block, 0, 1
+            key[n_pieces] = at
+            low = min(low, at)
+            high = max(high, at)
+            n_pieces += 1
+            continue
         n = blocks.length[block]
-        start = blocks.start[block]
         period = blocks.period[block]
-        signal = blocks.signal[blocks.block_signal[block]]
         i = np.int64(0)
         while i < n:
             time = start + i * period
@@ -182,7 +184,7 @@ def _advance(
     pool: Pool,
     pages: Pages,
     segments: Segments,
-    plans: Plans,
+    spectra: Spectra,
     out: Output,
     row: int,
     time: int,
@@ -193,7 +195,7 @@ def _advance(
         state.newest[row] = time
         due = (time - layout.lateness_us) // layout.window_us
         if due > state.first_open[row]:
-            close_until(layout, state, pool, pages, segments, plans, out, row, due, scratch)
+            close_until(layout, state, pool, pages, segments, spectra, out, row, due, scratch)
 
 
 @kernel
@@ -201,48 +203,35 @@ def _to_spectra(
     layout: Layout,
     state: State,
     segments: Segments,
-    plans: Plans,
+    spectra: Spectra,
     row: int,
     signal: int,
     first: int,
     step: int,
     values: NDArray[np.float64],
 ) -> None:
-    """Hand accepted samples of a vibration to their segments, and complete segments to the lanes."""
+    """Put accepted samples of a vibration into their segments; those that are complete wait for their spectrum."""
     v = layout.spectral[signal]
-    if layout.plan[v] < 0:
+    p = layout.plan[v]
+    if p < 0:
         return
-    plan = plans[layout.plan[v]]
-    number = whole(plan.grid, first, step, len(values))
-    if number >= 0:
-        _wait(layout, state, plan, row, v, number // plan.grid.segments, values)
-        return
-    oldest = (state.newest[row] - layout.lateness_us) // plan.grid.window * plan.grid.segments
+    grid = Grid(layout.window_us, layout.segment_us[v], layout.segment_slots[v], layout.segments[v])
+    oldest = (state.newest[row] - layout.lateness_us) // grid.window * grid.segments
+    waiting = spectra.waiting
     i = 0
     while i < len(values):
-        taken, node = fill(
-            plan.grid, segments, state.segment[row, v : v + 1], first + i * step, step, values[i:], oldest
-        )
+        taken, node = fill(grid, segments, state.segment[row, v : v + 1], first + i * step, step, values[i:], oldest)
         if node >= 0:
-            window = segments.number[node] // plan.grid.segments
-            _wait(layout, state, plan, row, v, window, complete(segments, node, plan.grid))
-            segments.following[node] = segments.free[0]
-            segments.free[0] = node
-            segments.free[1] += 1
+            lane = waiting.used[p]
+            waiting.values[p, lane, : grid.slots] = segments.values[node, : grid.slots]
+            waiting.row[p, lane] = row
+            waiting.window[p, lane] = segments.number[node] // grid.segments
+            waiting.signal[p, lane] = v
+            waiting.used[p] = lane + 1
+            release(segments, node)
+            if lane + 1 == LANES:
+                flush(layout, state, spectra, p)
         i += taken
-
-
-@kernel
-def _wait(layout: Layout, state: State, plan: Plan, row: int, v: int, window: int, values: NDArray[np.float64]) -> None:
-    """Put a segment into the next lane of its plan; full lanes are examined."""
-    lane = plan.ready.used[0]
-    place_block(plan.terms, plan.lanes, lane, values)
-    plan.ready.row[lane] = row
-    plan.ready.window[lane] = window
-    plan.ready.signal[lane] = v
-    plan.ready.used[0] = lane + 1
-    if lane + 1 == LANES:
-        flush(layout, state, plan)
 
 
 @kernel
@@ -268,7 +257,7 @@ def _add_each(
     pool: Pool,
     pages: Pages,
     segments: Segments,
-    plans: Plans,
+    spectra: Spectra,
     out: Output,
     block: int,
     row: int,
@@ -301,7 +290,7 @@ def _add_each(
             _reject(out, block, skipped + i, 1, DUPLICATE)
             continue
         _open(layout, state, row, time)
-        _advance(layout, state, pool, pages, segments, plans, out, row, time, scratch)
+        _advance(layout, state, pool, pages, segments, spectra, out, row, time, scratch)
         slot = window % layout.slots
         accumulator = state.moments[row, slot, signal]
         if accumulator[moments.COUNT] >= layout.most[signal]:
@@ -313,74 +302,16 @@ def _add_each(
         state.head[row, signal] = acceptance.insert(run, pool, state.head[row, signal], time)
         out.used[ACCEPTED] += 1
         if layout.spectral[signal] >= 0:
-            _to_spectra(layout, state, segments, plans, row, signal, time, 0, values[i : i + 1])
+            _to_spectra(layout, state, segments, spectra, row, signal, time, 0, values[i : i + 1])
 
 
 @kernel
-def _add_run(
-    layout: Layout,
-    state: State,
-    pool: Pool,
-    pages: Pages,
-    segments: Segments,
-    plans: Plans,
-    out: Output,
-    row: int,
-    signal: int,
-    window: int,
-    first: int,
-    step: int,
-    values: NDArray[np.float64],
-    above: NDArray[np.float64],
-    limit: int,
-    scratch: Scratch,
-) -> bool:
-    """Accept a run of good samples inside one window that follows what its signal has sent; False where it is none."""
-    n = len(values)
-    final = first + (n - 1) * step
-    run = state.runs[row, signal]
-    if window < state.first_open[row] or final > limit or first <= acceptance.newest(run):
-        return False
-    finite, total, low, high = moments.screen(values, above)
-    if not finite or low < layout.low[signal] or high > layout.high[signal]:
-        return False
-    _open(layout, state, row, first)
-    _advance(layout, state, pool, pages, segments, plans, out, row, first, scratch)
-    slot = window % layout.slots
-    accumulator = state.moments[row, slot, signal]
-    if accumulator[moments.COUNT] + n > layout.most[signal]:
-        return False
-    q = layout.queue[signal]
-    if q >= 0:
-        queues.extend(pages, state.queue_head[row], state.queue_tail[row], state.queue_count[row], q, values)
-    time_s = (first - window * layout.window_us) / 1e6
-    if n == 1:
-        moments.add_sample(accumulator, values[0], time_s)
-    else:
-        moments.add_block(accumulator, values[0], values[n - 1], above[:n], time_s, step / 1e6, total, low, high)
-    state.samples[row, slot] += n
-    state.head[row, signal] = acceptance.accept_run(run, pool, state.head[row, signal], first, step, n)
-    out.used[ACCEPTED] += n
-    if layout.spectral[signal] >= 0:
-        _to_spectra(layout, state, segments, plans, row, signal, first, step, values)
-    _advance(layout, state, pool, pages, segments, plans, out, row, final, scratch)
-    return True
-
-
-@kernel
-def _segments_of(layout: Layout, plans: Plans, signal: int, n: int, step: int) -> int:
-    """Return how many buffers of segments a piece may need."""
-    plan = layout.plan[layout.spectral[signal]]
-    return 0 if plan < 0 else min(n, (n - 1) * step // plans[plan].grid.length + 2)
-
-
-@kernel
-def _pause(layout: Layout, state: State, plans: Plans, out: Output, begin: int, at: int, why: int) -> int:
+def _pause(layout: Layout, state: State, spectra: Spectra, out: Output, group: int, at: int, why: int) -> int:
     """Note where to go on when the caller has made room; return what is wanted."""
-    out.used[NEXT] = begin
+    out.used[NEXT] = group
     out.used[PIECE] = at
-    for plan in plans:
-        flush(layout, state, plan)
+    for p in range(len(spectra.waiting.used)):
+        flush(layout, state, spectra, p)
     return why
 
 
@@ -391,11 +322,15 @@ def ingest(
     pool: Pool,
     pages: Pages,
     segments: Segments,
-    plans: Plans,
+    spectra: Spectra,
     blocks: Blocks,
     out: Output,
 ) -> int:
-    """Take the blocks from where the last call stopped; return `DONE`, or what is wanted before the next call."""
+    """Take the blocks from where the last call stopped; return `DONE`, or what is wanted before the next call.
+
+    The common case, a run of good samples that follows what its signal has sent, is written out here on local names:
+    a call that passes the tables costs more than adding ten samples.
+    """
     scratch = new_scratch(layout)
     horizons = len(layout.horizon_us)
     closing = 4 * layout.slots + 2
@@ -405,128 +340,194 @@ def ingest(
     order = np.empty(256, np.int64)
     together = np.empty(LONGEST)
     above = np.empty(LONGEST)
-    values = blocks.values
-    signals = len(layout.low)
-    begin = out.used[NEXT]
-    while begin < len(blocks.place):
-        end = _group(blocks, begin)
-        first_block = blocks.place[begin]
-        row = blocks.row[blocks.block_asset[first_block]]
-        need = _count_pieces(layout.window_us, blocks, begin, end)
+    window_us, lateness_us, slots = layout.window_us, layout.lateness_us, layout.slots
+    low, high, most, queue_of, spectral = layout.low, layout.high, layout.most, layout.queue, layout.spectral
+    plan_of, segment_us, segment_slots = layout.plan, layout.segment_us, layout.segment_slots
+    segments_of = layout.segments
+    first_open, newest, arrival, home = state.first_open, state.newest, state.arrival, state.partition
+    samples, accumulators, runs, heads = state.samples, state.moments, state.runs, state.head
+    queue_head, queue_tail, queue_count = state.queue_head, state.queue_tail, state.queue_count
+    page_values, page_following, page_free = pages.values, pages.following, pages.free
+    node_free, buffer_free, used = pool.free, segments.free, out.used
+    waiting_values, waiting_row, waiting_window = spectra.waiting.values, spectra.waiting.row, spectra.waiting.window
+    waiting_signal, waiting_used = spectra.waiting.signal, spectra.waiting.used
+    row_room, horizon_room, reject_room = len(out.row), len(out.horizon_row), len(out.reject_block)
+    place, block_signal, single = blocks.place, blocks.block_signal, blocks.single
+    block_start, block_period, block_first = blocks.start, blocks.period, blocks.first
+    block_clock, row_of, signal_of, values = blocks.clock, blocks.row, blocks.signal, blocks.values
+    group_end = blocks.end
+    limit_us, partition = blocks.limit_us, blocks.partition
+    signals = len(low)
+    origin = block_first[0]
+    for group in range(used[NEXT], len(row_of)):
+        begin = 0 if group == 0 else int(group_end[group - 1])
+        end = int(group_end[group])
+        row = row_of[group]
+        need = _count_pieces(window_us, blocks, begin, end)
         if need > len(key):
-            piece, key, order = (
-                np.empty((2 * need, 3), np.int64),
-                np.empty(2 * need, np.int64),
-                np.empty(2 * need, np.int64),
-            )
-        n_pieces, low, high = _cut(layout.window_us, signals, blocks, begin, end, piece, key)
-        _sort(n_pieces, low, high, key, order, counts)
-        begun = False
-        at = out.used[PIECE]
+            piece, key = np.empty((2 * need, 3), np.int64), np.empty(2 * need, np.int64)
+            order = np.empty(2 * need, np.int64)
+        n_pieces, smallest, largest = _cut(window_us, signals, blocks, begin, end, piece, key)
+        _sort(n_pieces, smallest, largest, key, order, counts)
+        if home[row] != partition:
+            home[row] = partition
+            arrival[row] = block_clock[place[begin]]
+        arrival[row] = max(arrival[row], block_clock[place[end - 1]])
+        state.silent[row] = False
+        at = used[PIECE]
         while at < n_pieces:
-            block, skipped, n = piece[order[at], 0], piece[order[at], 1], piece[order[at], 2]
-            signal = blocks.signal[blocks.block_signal[block]]
-            first = blocks.start[block] + skipped * blocks.period[block]
-            step = blocks.period[block]
-            found = 1
-            window = 0
-            bad = key[order[at]] < 0
-            if not bad:
-                window = int(key[order[at]]) // signals
-                if n == 1:
-                    # Blocks of one sample that follow each other at one step are one run.
-                    step = 0
-                    last = first
-                    while at + found < n_pieces and found < LONGEST and key[order[at + found]] == key[order[at]]:
-                        p = order[at + found]
-                        if piece[p, 2] != 1:
-                            break
-                        next_time = blocks.start[piece[p, 0]] + piece[p, 1] * blocks.period[piece[p, 0]]
-                        gap = next_time - last
-                        if gap <= 0 or (found > 1 and gap != step):
-                            break
-                        step = gap
-                        last = next_time
-                        found += 1
-                    n = found
+            p = order[at]
+            block, skipped, n = piece[p, 0], piece[p, 1], piece[p, 2]
             if (
-                out.used[ROWS] + closing > len(out.row)
-                or out.used[HORIZONS] + horizons * closing > len(out.horizon_row)
-                or out.used[REJECTS] == len(out.reject_block)
+                used[ROWS] + closing > row_room
+                or used[HORIZONS] + horizons * closing > horizon_room
+                or used[REJECTS] == reject_room
             ):
-                return _pause(layout, state, plans, out, begin, at, DRAIN)
-            if pool.free[1] == 0:
-                return _pause(layout, state, plans, out, begin, at, MORE_RUNS)
-            q = layout.queue[signal]
-            if q >= 0 and pages.free[1] < queues.pages_for(state.queue_count[row, q], n):
-                return _pause(layout, state, plans, out, begin, at, MORE_PAGES)
-            if layout.spectral[signal] >= 0 and segments.free[1] < _segments_of(layout, plans, signal, n, step):
-                return _pause(layout, state, plans, out, begin, at, MORE_SEGMENTS)
-            if not begun:
-                _arrive(state, blocks, row, begin, end)
-                begun = True
-            if bad:
+                return _pause(layout, state, spectra, out, group, at, DRAIN)
+            offset = origin + block if single else block_first[block] + skipped
+            if key[p] < 0:
                 present = False
                 for i in range(n):
-                    present |= not math.isnan(values[blocks.first[block] + skipped + i])
+                    present |= not math.isnan(values[offset + i])
                 if present:
                     _reject(out, block, skipped, n, BAD_TIME)
                 at += 1
                 continue
-            offset = blocks.first[block] + skipped
-            if found > 1:
-                for i in range(found):
-                    p = order[at + i]
-                    together[i] = values[blocks.first[piece[p, 0]] + piece[p, 1]]
-                run = together[:found]
-            else:
-                run = values[offset : offset + n]
-            if not _add_run(
-                layout,
-                state,
-                pool,
-                pages,
-                segments,
-                plans,
-                out,
-                row,
-                signal,
-                window,
-                first,
-                step,
-                run,
-                above,
-                blocks.limit_us,
-                scratch,
-            ):
-                if out.used[REJECTS] + n > len(out.reject_block):
-                    return _pause(layout, state, plans, out, begin, at, DRAIN)
-                if pool.free[1] < n:
-                    return _pause(layout, state, plans, out, begin, at, MORE_RUNS)
-                for i in range(found):
-                    p = order[at + i]
-                    block, skipped = piece[p, 0], piece[p, 1]
-                    offset = blocks.first[block] + skipped
+            signal = signal_of[block_signal[block]]
+            window = key[p] // signals
+            first = block_start[block]
+            step = 0
+            if not single:
+                step = int(block_period[block])
+                first += skipped * step
+            found = 1
+            if n == 1:
+                # Blocks of one sample that follow each other at one step are one run.
+                step = 0
+                last = first
+                together[0] = values[offset]
+                while at + found < n_pieces and found < LONGEST:
+                    other = order[at + found]
+                    if key[other] != key[p] or piece[other, 2] != 1:
+                        break
+                    other_block = piece[other, 0]
+                    time = block_start[other_block]
+                    if not single:
+                        time += piece[other, 1] * block_period[other_block]
+                    gap = time - last
+                    if gap <= 0 or (found > 1 and gap != step):
+                        break
+                    step = int(gap)
+                    last = time
+                    if single:
+                        together[found] = values[origin + other_block]
+                    else:
+                        together[found] = values[block_first[other_block] + piece[other, 1]]
+                    found += 1
+                n = found
+            q = queue_of[signal]
+            v = spectral[signal]
+            if node_free[1] == 0:
+                return _pause(layout, state, spectra, out, group, at, MORE_RUNS)
+            if q >= 0 and page_free[1] * queues.PAGE < n + queues.PAGE:
+                return _pause(layout, state, spectra, out, group, at, MORE_PAGES)
+            if v >= 0 and plan_of[v] >= 0 and buffer_free[1] < min(n, (n - 1) * step // segment_us[v] + 2):
+                return _pause(layout, state, spectra, out, group, at, MORE_SEGMENTS)
+            run = together[:n] if found > 1 else values[offset : offset + n]
+            final = first + (n - 1) * step
+            known = runs[row, signal, 2]
+            newest_run = runs[row, signal, 0] + runs[row, signal, 1] * (known - 1)
+            good = window >= first_open[row] and final <= limit_us and (known == 0 or first > newest_run)
+            total = lowest = highest = 0.0
+            slot = np.int64(0)
+            if good:
+                finite, total, lowest, highest = moments.screen(run, above)
+                good = finite and lowest >= low[signal] and highest <= high[signal]
+            if good:
+                if first_open[row] == NO_WINDOW:
+                    first_open[row] = (first - lateness_us) // window_us
+                if first > newest[row]:
+                    newest[row] = first
+                    if first - lateness_us >= (first_open[row] + 1) * window_us:
+                        due = (first - lateness_us) // window_us
+                        close_until(layout, state, pool, pages, segments, spectra, out, row, due, scratch)
+                slot = window % slots
+                good = accumulators[row, slot, signal, moments.COUNT] + n <= most[signal]
+            if not good:
+                if used[REJECTS] + n > reject_room:
+                    return _pause(layout, state, spectra, out, group, at, DRAIN)
+                if node_free[1] < n:
+                    return _pause(layout, state, spectra, out, group, at, MORE_RUNS)
+                for i in range(at, at + found):
+                    block, skipped = piece[order[i], 0], piece[order[i], 1]
+                    offset = block_first[block] + skipped
                     _add_each(
-                        layout, state, pool, pages, segments, plans, out, block, row, signal,
-                        blocks.start[block] + skipped * blocks.period[block], blocks.period[block],
-                        values[offset : offset + piece[p, 2]], skipped, blocks.limit_us, scratch,
+                        layout, state, pool, pages, segments, spectra, out, block, row, signal,
+                        block_start[block] + skipped * block_period[block], block_period[block],
+                        values[offset : offset + piece[order[i], 2]], skipped, limit_us, scratch,
                     )  # fmt: skip
+                at += found
+                continue
+            if q >= 0:
+                count = queue_count[row, q]
+                node = queue_tail[row, q]
+                inside = count % queues.PAGE
+                for i in range(n):
+                    if inside == 0:
+                        after = np.int32(page_free[0])
+                        page_free[0] = page_following[after]
+                        page_free[1] -= 1
+                        page_following[after] = acceptance.NONE
+                        if queue_head[row, q] == acceptance.NONE:
+                            queue_head[row, q] = after
+                        else:
+                            page_following[node] = after
+                        node = after
+                    page_values[node, inside] = run[i]
+                    inside = (inside + 1) % queues.PAGE
+                queue_tail[row, q] = node
+                queue_count[row, q] = count + n
+            time_s = (first - window * window_us) / 1e6
+            if n == 1:
+                moments.add_sample(accumulators[row, slot, signal], run[0], time_s)
+            else:
+                moments.add_block(
+                    accumulators[row, slot, signal], run[0], run[n - 1], above[:n], time_s, step / 1e6, total, lowest,
+                    highest,
+                )  # fmt: skip
+            samples[row, slot] += n
+            used[ACCEPTED] += n
+            gap = first - newest_run
+            if known > 0 and (n == 1 or gap == step) and (known == 1 or gap == runs[row, signal, 1]):
+                runs[row, signal, 1] = gap
+                runs[row, signal, 2] = known + n
+            else:
+                heads[row, signal] = acceptance.accept_run(runs[row, signal], pool, heads[row, signal], first, step, n)
+            if v >= 0 and plan_of[v] >= 0:
+                number = -1
+                if n == segment_slots[v]:
+                    number = whole(Grid(window_us, segment_us[v], segment_slots[v], segments_of[v]), first, step, n)
+                if number < 0:
+                    _to_spectra(layout, state, segments, spectra, row, signal, first, step, run)
+                else:
+                    plan = plan_of[v]
+                    lane = waiting_used[plan]
+                    for i in range(n):
+                        waiting_values[plan, lane, i] = run[i]
+                    waiting_row[plan, lane] = row
+                    waiting_window[plan, lane] = number // segments_of[v]
+                    waiting_signal[plan, lane] = v
+                    waiting_used[plan] = lane + 1
+                    if lane + 1 == LANES:
+                        flush(layout, state, spectra, plan)
+            if final > newest[row]:
+                newest[row] = final
+                if final - lateness_us >= (first_open[row] + 1) * window_us:
+                    due = (final - lateness_us) // window_us
+                    close_until(layout, state, pool, pages, segments, spectra, out, row, due, scratch)
             at += found
-        out.used[PIECE] = 0
-        begin = end
-    for plan in plans:
-        flush(layout, state, plan)
-    out.used[NEXT] = 0
+        used[PIECE] = 0
+    for p in range(len(waiting_used)):
+        flush(layout, state, spectra, p)
+    used[NEXT] = 0
     return DONE
-
-
-@kernel
-def _arrive(state: State, blocks: Blocks, row: int, begin: int, end: int) -> None:
-    """Note when an asset's blocks came, by its input's clock."""
-    if state.partition[row] != blocks.partition:
-        state.partition[row] = blocks.partition
-        state.arrival[row] = blocks.clock[blocks.place[begin]]
-    for k in range(begin, end):
-        state.arrival[row] = max(state.arrival[row], blocks.clock[blocks.place[k]])
-    state.silent[row] = False

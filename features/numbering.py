@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compiled import kernel
-
 __all__ = ["Numbers"]
 
+UNKNOWN = -2
+"""A name that has not been looked up."""
 KEPT = 4
 """Lists of names that are remembered: one for each input that sends the same list with every message."""
 
@@ -38,44 +38,23 @@ class Numbers:
         """Forget everything: numbers have changed."""
         self._known.clear()
 
-    def of(
-        self, names: Sequence[str], index: NDArray[np.int32] | None = None, place: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int32]:
-        """Return the number of each name.
+    def of(self, names: Sequence[str], wanted: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+        """Return the number of each name, or of those that are wanted by their index.
 
-        Parameters
-        ----------
-        names
-            The dictionary; the list is kept, so it must not be changed.
-        index, place
-            Only the names ``index[place]`` are wanted; any other may have -1.
+        The list of names is kept, so it must not be changed.
         """
         known = self._known.get(id(names))
         if known is None or known[0] is not names:
-            numbers = np.full(max(1, len(names)), -1, np.int32)
             if len(self._known) >= KEPT:
                 del self._known[next(iter(self._known))]
-            self._known[id(names)] = names, numbers
-            if index is None:
-                numbers[: len(names)] = [self._number_of(name) for name in names]
-        else:
-            numbers = known[1]
-        if index is not None and place is not None:
-            missing = np.zeros(len(numbers), np.bool_)
-            if _mark(numbers, index, place, missing):
-                for at in np.flatnonzero(missing).tolist():
-                    numbers[at] = self._number_of(names[at])
-        return numbers
-
-
-@kernel
-def _mark(
-    numbers: NDArray[np.int32], index: NDArray[np.int32], place: NDArray[np.int64], missing: NDArray[np.bool_]
-) -> bool:
-    """Mark the names that occur and have no number yet; tell whether there are any."""
-    some = False
-    for k in place:
-        if numbers[index[k]] < 0:
-            missing[index[k]] = True
-            some = True
-    return some
+            known = self._known[id(names)] = names, np.full(len(names), UNKNOWN, np.int32)
+        numbers = known[1]
+        if wanted is None:
+            wanted = np.arange(len(names), dtype=np.int32)
+        found = numbers[wanted]
+        missing = found == UNKNOWN
+        if missing.any():
+            for index in np.unique(wanted[missing]).tolist():
+                numbers[index] = self._number_of(names[index])
+            found = numbers[wanted]
+        return found

@@ -17,8 +17,8 @@ from features.compiled import kernel
 
 __all__ = ["PAGE", "Pages", "drop", "extend", "insert", "new_pages", "pages_for", "read"]
 
-PAGE = 16
-"""Values on a page: 64 bytes, a line of the cache."""
+PAGE = 30
+"""Values on a page: windows and lateness are mostly multiples of 30 samples, so that few pages are partly empty."""
 
 
 class Pages(NamedTuple):

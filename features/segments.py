@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.acceptance import NONE
 from features.compiled import kernel
 
-__all__ = ["Grid", "Segments", "complete", "drop_before", "fill", "new_segments", "release", "segment_samples", "whole"]
+__all__ = ["Grid", "Segments", "drop_before", "fill", "new_segments", "release", "segment_samples", "whole"]
 
 
 class Grid(NamedTuple):
@@ -187,9 +187,3 @@ def fill(
     else:
         pool.following[previous] = pool.following[node]
     return taken, node
-
-
-@kernel
-def complete(pool: Segments, node: int, grid: Grid) -> NDArray[np.float64]:
-    """Return the samples of a complete buffer."""
-    return pool.values[node, : grid.slots]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features import moments
 from features.acceptance import NONE
 from features.fourier import LANES
-from features.segments import Grid, segment_samples
+from features.segments import segment_samples
 from features.signals import KINDS, STATISTICS, EquipmentClass
 from features.spectra import Lanes, SpectraPlan, Terms
 
@@ -20,13 +20,14 @@ __all__ = [
     "Layout",
     "Output",
     "Plan",
-    "Ready",
+    "Spectra",
     "State",
+    "Waiting",
     "layout_of",
     "new_output",
     "new_state",
     "plan_keys",
-    "plans_of",
+    "spectra_of",
 ]
 
 NO_WINDOW = -(2**62)
@@ -52,7 +53,10 @@ class Layout(NamedTuple):
     high: NDArray[np.float64]
     most: NDArray[np.int64]
     spectral: NDArray[np.int64]  # of each signal, -1 none
-    plan: NDArray[np.int64]  # of each spectral signal
+    plan: NDArray[np.int64]  # of each spectral signal, -1 none
+    segment_us: NDArray[np.int64]
+    segment_slots: NDArray[np.int64]
+    segments: NDArray[np.int64]  # in a window
     bands: NDArray[np.int64]
     band_column: NDArray[np.int64]
     queue: NDArray[np.int64]  # of each signal, -1 none
@@ -95,36 +99,47 @@ class State(NamedTuple):
     segment: NDArray[np.int32]
 
 
-class Ready(NamedTuple):
-    """Segments that wait in the lanes of a plan: to which asset, window and spectral signal each belongs."""
+class Plan(NamedTuple):
+    """How a kind of spectrum is computed."""
 
+    terms: Terms
+    lanes: Lanes
+
+
+class Waiting(NamedTuple):
+    """Segments that wait to be examined together, by plan and lane: samples, and to whom they belong.
+
+    `used` counts them for each plan; nothing waits between two calls.
+    """
+
+    values: NDArray[np.float64]
     row: NDArray[np.int32]
     window: NDArray[np.int64]
     signal: NDArray[np.int64]
     used: NDArray[np.int64]
 
 
-class Plan(NamedTuple):
-    """How a kind of spectrum is computed, and the segments that wait for it; nothing waits between two calls."""
+class Spectra(NamedTuple):
+    """The plans of a class, and what waits for them."""
 
-    grid: Grid
-    terms: Terms
-    lanes: Lanes
-    ready: Ready
+    plans: tuple[Plan, ...]
+    waiting: Waiting
 
 
 class Blocks(NamedTuple):
     """The blocks of a call.
 
-    `place` says which of the message's blocks they are, those of an asset together and in the order of arrival; `row`
-    and `signal` translate the message's numbers of assets and signals; `clock` is the event time of the input partition
-    when the block arrived.
+    `place` says which of the message's blocks they are, those of an asset together and in the order of arrival: up to
+    `end` those of the asset in `row`. `signal` translates the message's numbers of signals; `clock` is the event time
+    of the input partition when the block arrived, which never goes back. `single` says that each block is one sample,
+    the next of `values`: then length, period and first need not be read.
     """
 
     place: NDArray[np.int64]
     row: NDArray[np.int32]
+    end: NDArray[np.int64]
+    single: bool
     signal: NDArray[np.int32]
-    block_asset: NDArray[np.int32]
     block_signal: NDArray[np.int32]
     start: NDArray[np.int64]
     period: NDArray[np.int64]
@@ -173,6 +188,7 @@ def layout_of(c: EquipmentClass) -> Layout:
     spectral = [i for i, s in enumerate(signals) if s.bands_hz]
     of_plan = plan_keys(c)
     keys = list(dict.fromkeys(of_plan))
+    segment_us = np.array([max(1, round(samples * period_s * 1e6)) for samples, period_s, _ in of_plan], np.int64)
     queued = sorted({names.index(s) for cycle in c.cycles.values() for s in cycle.signals.values()})
     cycles = list(c.cycles.values())
     kinds = [KINDS[cycle.kind] for cycle in cycles]
@@ -195,6 +211,9 @@ def layout_of(c: EquipmentClass) -> Layout:
         most=most,
         spectral=np.array([spectral.index(i) if i in spectral else -1 for i in range(len(signals))], np.int64),
         plan=np.array([keys.index(key) if key[0] >= LEAST_SEGMENT else -1 for key in of_plan], np.int64),
+        segment_us=segment_us,
+        segment_slots=np.array([samples for samples, _, _ in of_plan], np.int64),
+        segments=window_us // segment_us,
         bands=np.array([len(signals[i].bands_hz) for i in spectral], np.int64),
         band_column=np.array(band_column, np.int64),
         queue=np.array([queued.index(i) if i in queued else -1 for i in range(len(signals))], np.int64),
@@ -219,26 +238,26 @@ def plan_keys(c: EquipmentClass) -> list[tuple[int, float, tuple[tuple[float, fl
     return [(segment_samples(c.window_s, s.period_s), s.period_s, s.bands_hz) for s in signals]
 
 
-def plans_of(c: EquipmentClass) -> tuple[Plan, ...]:
+def spectra_of(c: EquipmentClass) -> Spectra:
     """Return the plans of a class, at least one, which no signal may use.
 
     Examples
     --------
     >>> from features.signals import load_class
-    >>> plans_of(load_class("lift"))[0].grid.slots
-    100
+    >>> spectra_of(load_class("lift")).waiting.values.shape
+    (1, 32, 100)
     """
     keys = list(dict.fromkeys(plan_keys(c))) or [(LEAST_SEGMENT, 1.0, ((0.0, 0.5),))]
-    plans = []
-    for samples, period_s, bands in keys:
-        plan = SpectraPlan(max(LEAST_SEGMENT, samples), period_s, bands)
-        length = max(1, round(samples * period_s * 1e6))
-        window_us = round(c.window_s * 1e6)
-        ready = Ready(
-            np.zeros(LANES, np.int32), np.zeros(LANES, np.int64), np.zeros(LANES, np.int64), np.zeros(1, np.int64)
-        )
-        plans.append(Plan(Grid(window_us, length, plan.n, window_us // length), plan.terms, plan.lanes(), ready))
-    return tuple(plans)
+    plans = [SpectraPlan(max(LEAST_SEGMENT, samples), period_s, bands) for samples, period_s, bands in keys]
+    shape = len(plans), LANES
+    waiting = Waiting(
+        np.zeros((*shape, max(plan.n for plan in plans))),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(len(plans), np.int64),
+    )
+    return Spectra(tuple(Plan(plan.terms, plan.lanes()) for plan in plans), waiting)
 
 
 def new_state(c: EquipmentClass, layout: Layout, assets: int) -> State:

@@ -12,9 +12,9 @@ from features.ingest import LONGEST
 from features.queues import Pages, new_pages
 from features.segments import Segments, new_segments
 from features.signals import EquipmentClass
-from features.state import Layout, Output, Plan, State, new_output, new_state, plan_keys, plans_of
+from features.state import Layout, Output, Spectra, State, new_output, new_state, plan_keys, spectra_of
 
-__all__ = ["grown", "grown_pages", "grown_pool", "grown_segments", "output_of", "plans_for"]
+__all__ = ["grown", "grown_pages", "grown_pool", "grown_segments", "output_of", "spectra_for"]
 
 ROWS = 512
 """Windows that a call may close before its caller drains them: 5 kB each, once a thread."""
@@ -36,11 +36,11 @@ def output_of(c: EquipmentClass) -> Output:
     return output
 
 
-def plans_for(c: EquipmentClass) -> tuple[Plan, ...]:
+def spectra_for(c: EquipmentClass) -> Spectra:
     """Return this thread's plans of the class's spectra; between calls no segment waits in them."""
     key = c.window_s, *plan_keys(c)
-    plans: tuple[Plan, ...] = _lend(key, lambda: plans_of(c))
-    return plans
+    spectra: Spectra = _lend(key, lambda: spectra_of(c))
+    return spectra
 
 
 def grown(c: EquipmentClass, layout: Layout, state: State, assets: int) -> State:

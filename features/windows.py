@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from features.queues import PAGE
 from features.signals import EquipmentClass
 from features.snapshots import VERSION, load_state, state_of
 from features.state import NO_WINDOW, Blocks, Output, layout_of, new_state
-from features.tables import grown, grown_pages, grown_pool, grown_segments, output_of, plans_for
+from features.tables import grown, grown_pages, grown_pool, grown_segments, output_of, spectra_for
 from features.telemetry import Reason, Rejected
 
 __all__ = ["ClosedWindows", "ShardBatch", "ShardWindows", "Silence", "Step"]
@@ -110,6 +110,10 @@ class ShardBatch:
         Latest time that is not in the future.
     places
         Which blocks are the shard's, int64: those of an asset together, and in the order of arrival. None = all.
+    owners, ends
+        The asset of each of these groups, and where it ends in `places`; given with `places`.
+    single
+        Whether each block of the message is one sample, and they lie in `values` one after the other.
     """
 
     assets: Sequence[str]
@@ -125,6 +129,9 @@ class ShardBatch:
     source: str
     limit_us: int = NO_LIMIT
     places: NDArray[np.int64] | None = None
+    owners: NDArray[np.int32] | None = None
+    ends: NDArray[np.int64] | None = None
+    single: bool = False
 
     def __len__(self) -> int:
         return len(self.start) if self.places is None else len(self.places)
@@ -220,31 +227,32 @@ class ShardWindows:
     def push(self, batch: ShardBatch) -> Step:
         """Take a batch of blocks; give what it closes and what is rejected of it."""
         step = Step()
-        place = _by_asset(batch.asset) if batch.places is None else batch.places
-        if len(place) == 0:
-            return step
         signal = self._signal_numbers.of(batch.signals)
+        place, owner, end = _grouped(batch)
         if signal.min() < 0:
             known = signal[batch.signal[place]] >= 0
             for block in place[~known].tolist():
                 step.rejected.append(_rejection(batch, block, 0, int(batch.count[block]), Reason.UNKNOWN_SIGNAL))
-            place = place[known]
-        row = self._row_numbers.of(batch.assets, batch.asset, place)
+            if not known.all():
+                place, owner, end = _grouped(replace(batch, places=place[known], owners=None))
+        if len(place) == 0:
+            return step
+        row = self._row_numbers.of(batch.assets, owner)
         if len(self.names) > len(self._state.first_open):
             self._state = grown(self.equipment, self._layout, self._state, len(self.names))
         blocks = Blocks(
-            place, row, signal, batch.asset, batch.signal, batch.start, batch.period, batch.first, batch.count,
+            place, row, end, batch.single, signal, batch.signal, batch.start, batch.period, batch.first, batch.count,
             batch.clock, batch.values, self._partition(batch.source), batch.limit_us,
         )  # fmt: skip
         out = output_of(self.equipment)
-        plans = plans_for(self.equipment)
+        spectra = spectra_for(self.equipment)
         while True:
-            wanted = ingest(self._layout, self._state, self._pool, self._pages, self._segments, plans, blocks, out)
+            wanted = ingest(self._layout, self._state, self._pool, self._pages, self._segments, spectra, blocks, out)
             if wanted == DONE:
                 break
             self._drain(step, out, batch)
             if wanted == MORE_RUNS:
-                self._pool = grown_pool(self._pool, min(LONGEST, int(batch.count.max())) + len(self.names))
+                self._pool = grown_pool(self._pool, min(LONGEST, int(batch.count.max()) + 64 + len(self.names)))
             elif wanted == MORE_PAGES:
                 self._pages = grown_pages(
                     self._pages, int(min(LONGEST, batch.count.max())) // PAGE + 2 + len(self.names)
@@ -343,8 +351,8 @@ class ShardWindows:
 
     def _close(self, partition: int, clock_us: int, everything: bool) -> Step:
         step = Step()
-        out, plans = output_of(self.equipment), plans_for(self.equipment)
-        tables = self._layout, self._state, self._pool, self._pages, self._segments, plans, out
+        out, spectra = output_of(self.equipment), spectra_for(self.equipment)
+        tables = self._layout, self._state, self._pool, self._pages, self._segments, spectra, out
         while not close_due(*tables, partition, clock_us, everything):
             self._drain(step, out, None)
         self._drain(step, out, None)
@@ -394,11 +402,20 @@ class ShardWindows:
             out.used[counter] = 0
 
 
-def _by_asset(asset: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the places of blocks so that those of an asset are together and in the order in which they came."""
-    if len(asset) < 2 or bool((asset[1:] >= asset[:-1]).all()):
-        return np.arange(len(asset))
-    return np.argsort(asset, kind="stable")
+Groups = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
+
+
+def _grouped(batch: ShardBatch) -> Groups:
+    """Return the places of a batch's blocks, those of an asset together, the asset of each group and where it ends."""
+    if batch.places is not None and batch.owners is not None and batch.ends is not None:
+        return batch.places, batch.owners, batch.ends
+    place = np.arange(len(batch.asset)) if batch.places is None else batch.places
+    asset = batch.asset[place]
+    if len(asset) > 1 and not bool((asset[1:] >= asset[:-1]).all()):
+        order = np.argsort(asset, kind="stable")
+        place, asset = place[order], asset[order]
+    end = np.append(np.flatnonzero(np.diff(asset)) + 1, len(asset))[: len(asset)]
+    return place, asset[end - 1], end
 
 
 def _by_time(window: NDArray[np.int64], row: NDArray[np.int32]) -> NDArray[np.int64]:

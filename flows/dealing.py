@@ -119,13 +119,19 @@ class Dealer:
         _deal(asset, order, per_asset, place)
         signal_names = self.names_of(signals.dictionary).names
         columns = (asset, signals.indices.to_numpy(), start, period, first, count, clock, values, source, limit_us)
+        single = bool(count.min() == 1 == count.max())
+        ends = per_asset[order]
         number = assets.number[order]
         bounds = np.flatnonzero(np.diff(number, prepend=-2, append=-2))
         begin = 0
         for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            stop = int(per_asset[order[high - 1]])
-            if stop > begin:
-                yield int(number[low]), ShardBatch(assets.names, signal_names, *columns, place[begin:stop])
+            stop = int(ends[high - 1])
+            if stop == begin:
+                continue
+            there = np.flatnonzero(np.diff(ends[low:high], prepend=begin)) + low
+            owners, own_ends = order[there].astype(np.int32), ends[there] - begin
+            groups = place[begin:stop], owners, own_ends, single
+            yield int(number[low]), ShardBatch(assets.names, signal_names, *columns, *groups)
             begin = stop
 
 

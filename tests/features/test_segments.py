@@ -89,11 +89,11 @@ def by_definition(first_us: int, values: NDArray[np.float64]) -> dict[int, NDArr
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_neither_cut_nor_order_nor_phase_matters(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     phase = data.draw(st.sampled_from([0, 370_000, 4_000, 994_999]))
-    values = rng.normal(data.draw(st.sampled_from([0.0, 1e3])), 1.0, 2500)
+    values = rng.normal(data.draw(st.sampled_from([0.0, 1e3])), 1.0, 1300)
     first_us = BEGIN_US + phase
     longest = data.draw(st.sampled_from([1, 37, 100, 130, 1000]))
     cuts = [0]
@@ -103,7 +103,7 @@ def test_neither_cut_nor_order_nor_phase_matters(data: st.DataObject) -> None:
     # Disorder within the lateness, by the end of each block.
     delay = rng.uniform(0, data.draw(st.sampled_from([0.0, 2e6])), len(blocks))
     order = np.argsort([at + len(v) * STEP_US + d for (at, v), d in zip(blocks, delay, strict=True)], kind="stable")
-    size = data.draw(st.sampled_from([1, 13, 10_000]))
+    size = data.draw(st.sampled_from([13, 10_000] if longest == 1 else [1, 13, 10_000]))
     messages = [[blocks[i] for i in order[k : k + size]] for k in range(0, len(order), size)]
     found = spectra_of(messages)
     for window, expected in by_definition(first_us, values).items():
