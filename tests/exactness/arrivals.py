@@ -103,9 +103,17 @@ def cut(
 
 
 def arrange(
-    rng: Rng, blocks: Iterable[Block], lateness_us: int, most: int = 30, sources: Sequence[str] = ("in",)
+    rng: Rng,
+    blocks: Iterable[Block],
+    lateness_us: int,
+    most: int = 30,
+    sources: Sequence[str] = ("in",),
+    shuffled: bool = False,
 ) -> list[Message]:
-    """Let blocks arrive in any order within the lateness, many or few to a message, over one partition or several."""
+    """Let blocks arrive in any order within the lateness, many or few to a message, over one partition or several.
+
+    `shuffled` mixes the blocks of each message, whatever time it spans.
+    """
     placed = list(blocks)
     delay = [int(rng.integers(0, max(1, lateness_us - (b.last_us - b.start_us) + 1))) for b in placed]
     order = sorted(range(len(placed)), key=lambda i: (placed[i].last_us + delay[i], rng.random()))
@@ -114,7 +122,8 @@ def arrange(
     while i < len(order):
         j = i + int(rng.integers(1, most + 1))
         some = [placed[k] for k in order[i:j]]
-        rng.shuffle(some)  # type: ignore[arg-type]
+        if shuffled:
+            rng.shuffle(some)  # type: ignore[arg-type]
         messages.append(Message(str(rng.choice(list(sources))), tuple(some)))
         i = j
     return messages
@@ -199,23 +208,27 @@ class Run:
             self.shards[i] = ShardWindows(self.equipment)
             self.shards[i].load(state)
 
-    def push(self, message: Message, ticks: bool = True) -> None:
-        """Deliver a message, then tell every shard the time; the account agrees after both."""
-        clock = self.clock.get(message.source, -(2**62))
-        clocks = np.maximum.accumulate([clock, *(b.last_us for b in message.blocks)])[1:]
+    def push(self, message: Message, ticks: bool = True, clocks: Sequence[int] | None = None) -> None:
+        """Deliver a message, then tell every shard the time; the account agrees after both.
+
+        `clocks` is the time that the partition has reached with each block, by default the newest of them so far.
+        """
+        if clocks is None:
+            clock = self.clock.get(message.source, -(2**62))
+            clocks = np.maximum.accumulate([clock, *(b.last_us for b in message.blocks)])[1:].tolist()
         for number, shard in enumerate(self.shards):
             mine = [i for i, b in enumerate(message.blocks) if zlib.crc32(b.asset.encode()) % len(self.shards) == number]
             if not mine:
                 continue
             blocks = [message.blocks[i] for i in mine]
             sent = sum(1 for b in blocks for v in b.values if v == v)
-            given = batch(blocks, clocks[mine], message.source, self.limit_us)
+            given = batch(blocks, [clocks[i] for i in mine], message.source, self.limit_us)
             step = shard.push(pickle.loads(pickle.dumps(given)) if self.pickled else given)
             assert step.accepted + sum(r.readings for r in step.rejected) == sent
             self.outcome.sent += sent
             self.outcome.take(step)
         if len(clocks):
-            self.clock[message.source] = int(clocks[-1])
+            self.clock[message.source] = clocks[-1]
         if ticks:
             self.tick(message.source, self.clock[message.source])
         self.check()
