@@ -16,7 +16,7 @@ from features import acceptance, boiler, lift, moments
 from features.acceptance import NONE, Pool
 from features.compiled import kernel
 
-__all__ = ["NO_WINDOW", "REASONS", "Blocks", "Layout", "Output", "State", "close_due", "ingest"]
+__all__ = ["NO_WINDOW", "REASONS", "Blocks", "Layout", "Output", "State", "close_due", "forget_rows", "ingest"]
 
 NO_WINDOW = -(2**62)
 """Index of the first open window of an asset that has sent nothing yet."""
@@ -27,6 +27,8 @@ OUT_OF_RANGE, FUTURE, LATE, DUPLICATE, OVERRATE, BAD_TIME = range(6)
 ROWS, HORIZONS, REJECTS, NEXT, ACCEPTED = range(5)
 """Places in `Output.used`."""
 
+_FOREVER = 2**62
+"""After any time."""
 _EARLIEST = 0
 _LATEST = 7_258_118_400_000_000  # 2200-01-01: beyond lies a broken clock or a wrong unit
 
@@ -605,3 +607,13 @@ def close_due(
                 if state.horizon[row, level] != NO_WINDOW:
                     _close_horizon(layout, state, out, row, level)
     return True
+
+
+@kernel
+def forget_rows(state: State, pool: Pool, rows: NDArray[np.int32]) -> None:
+    """Give the pool back what the rows' assets hold of it."""
+    for row in rows:
+        for signal in range(state.head.shape[1]):
+            head = state.head[row, signal]
+            if head != NONE:
+                state.head[row, signal] = acceptance.forget(pool, head, _FOREVER)

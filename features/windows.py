@@ -8,7 +8,7 @@ input partition. Within the lateness, the order of arrival and the split into ca
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from features.ingest import (
     Output,
     State,
     close_due,
+    forget_rows,
     ingest,
 )
 from features.signals import KINDS, STATISTICS, EquipmentClass
@@ -52,7 +53,8 @@ class ClosedWindows:
     Attributes
     ----------
     names
-        Asset ids of the shard by row; it only ever grows.
+        Asset ids of the shard by row, as they were when the windows closed: a later `ShardWindows.retire` and a new
+        asset in the same row change nothing here.
     rows
         Row of each window's asset, int32 of shape ``(n,)``.
     start_us, end_us
@@ -194,6 +196,7 @@ class ShardWindows:
         self.equipment = equipment
         self.names: list[str] = []
         self._rows: dict[str, int] = {}
+        self._free: list[int] = []
         self._partitions: dict[str, int] = {}
         self._layout = _layout(equipment)
         self._signals = {name: index for index, name in enumerate(equipment.signal_names)}
@@ -263,6 +266,38 @@ class ShardWindows:
         """Close every open window and horizon: the input has ended."""
         return self._close(-1, 0, everything=True)
 
+    def retire(self, names: Iterable[str]) -> tuple[NDArray[np.int32], int]:
+        """Forget assets that have left; the next new assets take their rows.
+
+        Returns
+        -------
+        rows, dropped
+            Rows that became free, for the steps that follow to forget them too, and the number of readings of their
+            open windows, which nobody will score now.
+
+        Examples
+        --------
+        >>> from features.signals import load_class
+        >>> shard = ShardWindows(load_class("boiler"))
+        >>> shard.retire(["b1"])
+        (array([], dtype=int32), 0)
+        """
+        rows = np.array([self._rows.pop(name) for name in dict.fromkeys(names) if name in self._rows], np.int32)
+        if len(rows) == 0:
+            return rows, 0
+        dropped = int(self._state.samples[rows].sum())
+        # Windows in flight keep the list of names that they were given.
+        self.names = list(self.names)
+        for row in rows.tolist():
+            self.names[row] = ""
+        self._free += rows.tolist()
+        forget_rows(self._state, self._pool, rows)
+        empty = _new_state(self.equipment, self._layout, 1)
+        for name, array in self._state._asdict().items():
+            array[rows] = getattr(empty, name)[0]
+        self._silent[rows] = False
+        return rows, dropped
+
     def state(self) -> dict[str, Any]:
         """Return a copy of everything remembered, as a plain dict of arrays with a version."""
         arrays = {name: array[: len(self.names)].copy() for name, array in self._state._asdict().items()}
@@ -288,7 +323,8 @@ class ShardWindows:
         if state.get("version") != VERSION:
             raise ValueError(f"the state of a shard's windows has version {state.get('version')}, expected {VERSION}")
         self.names = list(state["names"])
-        self._rows = {name: row for row, name in enumerate(self.names)}
+        self._rows = {name: row for row, name in enumerate(self.names) if name}
+        self._free = [row for row, name in enumerate(self.names) if not name]
         self._partitions = dict(state["partitions"])
         self._state = State(**{name: state[name].copy() for name in State._fields})
         self._pool = Pool(**{name: state[f"pool_{name}"].copy() for name in Pool._fields})
@@ -303,8 +339,11 @@ class ShardWindows:
             name = batch.assets[index]
             row = self._rows.get(name)
             if row is None:
-                row = self._rows[name] = len(self.names)
-                self.names.append(name)
+                row = self._rows[name] = self._free.pop() if self._free else len(self.names)
+                if row == len(self.names):
+                    self.names.append(name)
+                else:
+                    self.names[row] = name
             rows[index] = row
         if len(self.names) > len(self._state.first_open):
             self._grow(max(len(self.names), 2 * len(self._state.first_open)))

@@ -9,12 +9,17 @@ This file knows nothing of the pipeline, so that dashboards and rules can import
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["ASSET_FAMILIES", "STATES", "Family", "Pipeline", "series_types"]
+__all__ = ["ASSET_FAMILIES", "STATES", "Counts", "Family", "Pipeline", "Tally", "series_types"]
+
+Counts = dict[tuple[str, str], int]
+"""How much of what: by the name of a count in `Pipeline.count`, and its label where it has one, else an empty text."""
 
 STATES = ("warming", "ok", "degraded", "failing", "silent", "stopped", "maintenance")
 """Values of the label `state`."""
@@ -143,14 +148,18 @@ class Pipeline:
     Examples
     --------
     >>> pipeline = Pipeline(CollectorRegistry())
-    >>> pipeline.readings.inc(100)
-    >>> pipeline.registry.get_sample_value("vigie_readings_total")
-    100.0
+    >>> pipeline.count({("received", ""): 100, ("rejected", "late"): 2})
+    >>> pipeline.registry.get_sample_value("vigie_readings_pending")
+    98.0
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.readings = Counter("vigie_readings", "Readings that came in, scored or rejected later.", registry=registry)
+        self.lock = threading.Lock()
+        """Held while counts change together, and by whoever reads several that must agree."""
+        self.readings = Counter(
+            "vigie_readings", "Readings that came in, each of them scored or rejected later.", registry=registry
+        )
         self.scored = Counter("vigie_readings_scored", "Readings that are part of a scored window.", registry=registry)
         self.rejected = Counter(
             "vigie_readings_rejected",
@@ -158,7 +167,11 @@ class Pipeline:
             ("reason",),
             registry=registry,
         )
-        self.pending = Gauge("vigie_readings_pending", "Readings in windows that are still open.", registry=registry)
+        self.pending = Gauge(
+            "vigie_readings_pending",
+            "Readings that came in and are not scored or rejected yet, most of them in open windows.",
+            registry=registry,
+        )
         self.state_bytes = Gauge(
             "vigie_state_bytes", "Memory of the state of all assets, by step.", ("step",), registry=registry
         )
@@ -177,6 +190,17 @@ class Pipeline:
             ("input",),
             registry=registry,
         )
+        self.snapshot_seconds = Histogram(
+            "vigie_snapshot_seconds",
+            "Time that one step of one shard took for its part of a snapshot.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+            registry=registry,
+        )
+        self.snapshot_time = Gauge(
+            "vigie_snapshot_timestamp_seconds",
+            "When this process last took a snapshot; 0 where there is no recovery store.",
+            registry=registry,
+        )
         self.batch_seconds = Histogram(
             "vigie_window_batch_seconds",
             "Time that a shard took for one batch of blocks.",
@@ -184,16 +208,48 @@ class Pipeline:
             registry=registry,
         )
 
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Add to ``received``, ``scored``, ``rejected`` (by reason), ``windows``, ``pages``, ``tickets`` (by class).
+
+        All change at once, and what is pending with them: what came in and was neither scored nor rejected yet, be it
+        in an open window or on its way there. Where windows run in another process than the input, the sum over the
+        processes is what is pending, as for every other count.
+        """
+        families = {
+            "rejected": self.rejected,
+            "windows": self.windows,
+            "pages": self.pages,
+            "tickets": self.tickets,
+        }
+        pending = 0
+        with self.lock:
+            for (name, label), number in counts.items():
+                if name == "received":
+                    self.readings.inc(number)
+                    pending += number
+                elif name == "scored":
+                    self.scored.inc(number)
+                    pending -= number
+                else:
+                    families[name].labels(label).inc(number)
+                    pending -= number if name == "rejected" else 0
+            if pending:
+                self.pending.inc(pending)
+
     def account(self) -> dict[str, int]:
         """Return the account of readings: received = scored + pending + the rejected of each reason.
 
         Examples
         --------
         >>> pipeline = Pipeline(CollectorRegistry())
-        >>> pipeline.rejected.labels("late").inc(2)
+        >>> pipeline.count({("received", ""): 5, ("rejected", "late"): 2})
         >>> pipeline.account()
-        {'received': 0, 'scored': 0, 'pending': 0, 'late': 2}
+        {'received': 5, 'scored': 0, 'pending': 3, 'late': 2}
         """
+        with self.lock:
+            return self._account()
+
+    def _account(self) -> dict[str, int]:
 
         def value(name: str) -> int:
             return int(self.registry.get_sample_value(name) or 0)
@@ -208,6 +264,43 @@ class Pipeline:
                 if sample.name == "vigie_readings_rejected_total":
                     counts[sample.labels["reason"]] = int(sample.value)
         return counts
+
+
+class Tally:
+    """What one step has counted: shown in the metrics of its process, and kept in the step's state.
+
+    A restart loads the state and counts on, in whichever process the step then runs.
+
+    Parameters
+    ----------
+    pipeline
+        Where it shows.
+
+    Examples
+    --------
+    >>> before, after = Pipeline(CollectorRegistry()), Pipeline(CollectorRegistry())
+    >>> tally = Tally(before)
+    >>> tally.add({("received", ""): 3})
+    >>> Tally(after, tally.state()).counts, after.account()["pending"]
+    ({('received', ''): 3}, 3)
+    """
+
+    def __init__(self, pipeline: Pipeline, state: list[tuple[str, str, int]] | None = None) -> None:
+        self._pipeline = pipeline
+        self.counts: Counts = {}
+        if state:
+            self.add({(name, label): number for name, label, number in state})
+
+    def add(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Count."""
+        for key, number in counts.items():
+            self.counts[key] = self.counts.get(key, 0) + number
+        if counts:
+            self._pipeline.count(counts)
+
+    def state(self) -> list[tuple[str, str, int]]:
+        """Return all that was counted."""
+        return [(name, label, number) for (name, label), number in self.counts.items()]
 
 
 def series_types() -> dict[str, str]:

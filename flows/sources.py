@@ -36,11 +36,14 @@ class Message:
         and whole lines; `table` a record batch of a wide table.
     payload
         The payload.
+    times_us
+        When each payload of a list arrived, in microseconds since 1970; None where unknown.
     """
 
     source: str
     wire: Wire
     payload: Any
+    times_us: Sequence[int] | None = None
 
 
 def _utc_now() -> datetime:

@@ -1,11 +1,16 @@
-"""The steps of the dataflow as plain objects: each takes an item and returns items, and none of them knows Bytewax."""
+"""The steps of the dataflow as plain objects: each takes an item and returns items, and none of them knows Bytewax.
+
+A step that remembers something says so by `state` and `load`: a plain dict of arrays with a version, and what it has
+counted.
+"""
 
 from __future__ import annotations
 
 import itertools
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,166 +18,46 @@ from numpy.typing import NDArray
 
 from features.assets import shard_of
 from features.signals import EquipmentClass
-from features.telemetry import Decoded, Reason, Rejected, count_readings
-from features.windows import NO_LIMIT, ShardBatch, ShardWindows, Silence, Step
-from features.wire import decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
+from features.telemetry import Reason
+from features.windows import ShardBatch, ShardWindows, Silence, Step
 from flows.dispatch import Decision, Dispatcher
-from flows.metrics import Pipeline
-from flows.sources import Message
+from flows.intake import Telemetry
+from flows.keys import shard_key
+from flows.metrics import Counts, Pipeline, Tally
 from models.assessment import Assessed, Assessor, Candidate
 from models.scoring import Scored, Scorer
 
-__all__ = ["Assess", "Decoder", "Dispatch", "Input", "Reject", "Score", "Shard", "Telemetry", "Tick", "Window"]
+__all__ = ["Assess", "Dispatch", "Retired", "Score", "Shard", "Tick", "Window"]
 
-
-_NEVER = -(2**62)
-_LEAP_US = 86_400_000_000
-"""How far ahead of the middle of a message, or of all that came before, a reading may move an input's clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """What the flow must know of an input to decode it.
-
-    Attributes
-    ----------
-    equipment
-        Class of a wide table; the other forms name signals themselves.
-    asset
-        Asset of a wide table without an asset column.
-    live
-        Whether its readings must not lie in the future of the clock.
-    endless
-        Whether it should never fall silent, so that its age is worth an alert.
-    """
-
-    equipment: EquipmentClass | None = None
-    asset: str = ""
-    live: bool = False
-    endless: bool = False
-
-
-_PLAIN = Input()
-
-
-@dataclass(frozen=True, slots=True)
-class Telemetry:
-    """Decoded blocks of one message, and what of it was rejected."""
-
-    source: str
-    blocks: pa.RecordBatch
-    rejected: list[Rejected]
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The event time that an input partition has reached, for shards that got no data from it."""
+    """The event time that an input partition has reached."""
 
     source: str
     clock_us: int
 
 
-class Decoder:
-    """Turns a message into telemetry.
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Assets of a shard that the register no longer has in this class; others will take their rows.
 
-    Parameters
+    Attributes
     ----------
-    inputs
-        By source; a source that is not named has the defaults of `Input`.
-    pipeline
-        Counts what came in.
-    clock
-        Seconds since 1970, for the age of endless inputs.
+    names
+        Their ids.
+    rows
+        The rows that they had, int32 of shape ``(n,)``.
     """
 
-    def __init__(self, inputs: Mapping[str, Input], pipeline: Pipeline, clock: Callable[[], float] = time.time) -> None:
-        self._inputs = inputs
-        self._pipeline = pipeline
-        self._clock = clock
-        # An input that never delivers is as old as the run.
-        for name, described in inputs.items():
-            if described.endless:
-                pipeline.input_seen.labels(name).set(clock())
-
-    def __call__(self, message: Message) -> Telemetry:
-        """Decode one message."""
-        decoded = self._decode(message)
-        if self._inputs.get(message.source, _PLAIN).endless:
-            self._pipeline.input_seen.labels(message.source).set(self._clock())
-        rejected = sum(one.readings for one in decoded.rejected)
-        self._pipeline.readings.inc(count_readings(decoded.blocks) + rejected)
-        return Telemetry(message.source, decoded.blocks, decoded.rejected)
-
-    def _decode(self, message: Message) -> Decoded:
-        described = self._inputs.get(message.source, _PLAIN)
-        match message.wire:
-            case "blocks":
-                return Decoded(message.payload)
-            case "arrow":
-                return decode_arrow(message.payload, source=message.source)
-            case "jsonl":
-                return decode_jsonlines(message.payload, source=message.source, equipment=described.equipment)
-        assert described.equipment is not None, "a wide table is opened with its class"
-        decode = decode_wide_csv if message.wire == "csv" else decode_wide_table
-        return decode(message.payload, described.equipment, asset=described.asset, source=message.source)
-
-
-class Reject:
-    """Takes the blocks of assets that nobody knows out of the telemetry.
-
-    Parameters
-    ----------
-    class_of
-        The class of an asset, or None for an unknown one.
-    pipeline
-        Counts what is rejected.
-    """
-
-    def __init__(self, class_of: Callable[[str], str | None], pipeline: Pipeline) -> None:
-        self._class_of = class_of
-        self._pipeline = pipeline
-        for reason in Reason:
-            pipeline.rejected.labels(reason)
-
-    def __call__(self, telemetry: Telemetry) -> Telemetry:
-        """Return the same telemetry with only known assets, the others among the rejected."""
-        column = telemetry.blocks.column("asset")
-        unknown = np.array([self._class_of(name) is None for name in column.dictionary.to_pylist()], np.bool_)
-        if unknown.any():
-            bad = unknown[column.indices.to_numpy()]
-            rejected = telemetry.rejected + _unknown_assets(telemetry, np.flatnonzero(bad))
-            telemetry = replace(telemetry, blocks=telemetry.blocks.filter(pa.array(~bad)), rejected=rejected)
-        for one in telemetry.rejected:
-            self._pipeline.rejected.labels(one.reason).inc(one.readings)
-        return telemetry
-
-
-def _unknown_assets(telemetry: Telemetry, places: NDArray[np.intp]) -> list[Rejected]:
-    found = []
-    for place in places.tolist():
-        row = telemetry.blocks.slice(place, 1)
-        values = row.column("values").flatten().to_numpy(zero_copy_only=False)
-        asset = row.column("asset")[0].as_py()
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, row.schema) as writer:
-            writer.write_batch(row)
-        found.append(
-            Rejected(
-                Reason.UNKNOWN_ASSET,
-                int(np.count_nonzero(values == values)),
-                telemetry.source,
-                sink.getvalue().to_pybytes(),
-                asset,
-                row.column("signal")[0].as_py(),
-                row.column("start").cast(pa.int64())[0].as_py(),
-                f"the register has no asset {asset!r}",
-            )
-        )
-    return found
+    names: list[str]
+    rows: NDArray[np.int32]
 
 
 class Shard:
-    """Deals the blocks of a message out to the shards of their assets, and tells the other shards the time.
+    """Deals the blocks of a message out to the shards of their assets, and tells every shard the time.
 
     Parameters
     ----------
@@ -180,50 +65,31 @@ class Shard:
         Classes by name.
     class_of
         The class of an asset; every asset that comes here has one.
-    inputs
-        By source.
     shards
-        Number of shards a class; fixed for the life of a recovery store.
-    now_us
-        The clock of a live run, None in a replay.
-    pipeline
-        Shows the event time that each input has reached.
+        Number of shards; fixed for the life of a recovery store.
     """
 
     def __init__(
-        self,
-        classes: Mapping[str, EquipmentClass],
-        class_of: Callable[[str], str | None],
-        inputs: Mapping[str, Input],
-        shards: int,
-        now_us: Callable[[], int] | None,
-        pipeline: Pipeline,
+        self, classes: Mapping[str, EquipmentClass], class_of: Callable[[str], str | None], shards: int
     ) -> None:
-        self._classes = classes
-        self._newest = pipeline.input_time
         self._class_of = class_of
-        self._inputs = inputs
         self._shards = shards
-        self._now_us = now_us
-        self._key_of: dict[str, int] = {}
-        self._keys: list[str] = []
-        self._clock: dict[str, int] = {}
-        self._told: dict[tuple[str, int], int] = {}
+        self._keys = [shard_key(number) for number in range(shards)]
+        self._names = list(classes)
+        self._window_us = {name: round(c.window_s * 1e6) for name, c in classes.items()}
+        self._number_of: dict[tuple[str, str | None], int] = {}
 
     def __call__(self, telemetry: Telemetry) -> Iterator[tuple[str, tuple[str, ShardBatch | Tick]]]:
-        """Yield the batches by key and class, then the ticks."""
-        source, blocks = telemetry.source, telemetry.blocks
-        if blocks.num_rows:
-            for key, batch in self._batches(source, blocks):
-                yield key, (_class_of_key(key), batch)
-        clock = self._clock.get(source, _NEVER)
-        for number, key in enumerate(self._keys):
-            name = _class_of_key(key)
-            if clock - self._told.get((source, number), _NEVER) >= self._classes[name].window_s * 1e6:
-                self._told[source, number] = clock
-                yield key, (name, Tick(source, clock))
+        """Yield the batches by key and class, then a tick for each class of which a window may have ended."""
+        if telemetry.blocks.num_rows:
+            yield from self._batches(telemetry)
+        for name, window_us in self._window_us.items():
+            if telemetry.now_us // window_us > telemetry.before_us // window_us:
+                tick = name, Tick(telemetry.source, telemetry.now_us)
+                yield from ((key, tick) for key in self._keys)
 
-    def _batches(self, source: str, blocks: pa.RecordBatch) -> Iterator[tuple[str, ShardBatch]]:
+    def _batches(self, telemetry: Telemetry) -> Iterator[tuple[str, tuple[str, ShardBatch]]]:
+        blocks, clock = telemetry.blocks, telemetry.clock
         column, signals = blocks.column("asset"), blocks.column("signal")
         names = column.dictionary.to_pylist()
         asset = column.indices.to_numpy()
@@ -238,21 +104,6 @@ class Shard:
         start = blocks.column("start").cast(pa.int64()).to_numpy()
         period = blocks.column("period_us").to_numpy()
         count = np.diff(offsets)
-        limit_us = NO_LIMIT
-        if self._now_us is not None and self._inputs.get(source, _PLAIN).live:
-            limit_us = self._now_us() + round(1e6 * min(c.future_s for c in self._classes.values()))
-        end = start + np.maximum(count - 1, 0) * period
-        end = np.where((end > limit_us) | (end < start), _NEVER, end)
-        before = self._clock.get(source, _NEVER)
-        # A reading or two far ahead of the rest are a wrong clock: they must not close everybody's windows.
-        valid = end > _NEVER
-        if valid.any():
-            middle = int(np.median(end[valid][:: max(1, len(end) // 1024)]))
-            end[end > max(before, middle) + _LEAP_US] = _NEVER
-        clock = np.maximum(np.maximum.accumulate(end), before)
-        self._clock[source] = int(clock[-1])
-        if clock[-1] > 0:
-            self._newest.labels(source).set(clock[-1] / 1e6)
         # One sort deals the blocks out and puts an asset's blocks together; a shard's part is then a slice.
         rank = np.empty(len(names), np.int64)
         rank[np.argsort(number_of, kind="stable")] = np.arange(len(names))
@@ -271,37 +122,37 @@ class Shard:
         bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
         signal_names = signals.dictionary.to_pylist()
         for i, j in itertools.pairwise(bounds):
+            shard, name = divmod(int(number[i]), len(self._names))
             yield (
-                self._keys[number[i]],
-                ShardBatch(
-                    names,
-                    signal_names,
-                    asset[i:j],
-                    signal[i:j],
-                    start[i:j],
-                    period[i:j],
-                    first[i:j],
-                    count[i:j],
-                    clock[i:j],
-                    values,
-                    source,
-                    limit_us,
+                self._keys[shard],
+                (
+                    self._names[name],
+                    ShardBatch(
+                        names,
+                        signal_names,
+                        asset[i:j],
+                        signal[i:j],
+                        start[i:j],
+                        period[i:j],
+                        first[i:j],
+                        count[i:j],
+                        clock[i:j],
+                        values,
+                        telemetry.source,
+                        telemetry.limit_us,
+                    ),
                 ),
             )
 
     def _number(self, asset: str) -> int:
-        """Return the number of the key of an asset."""
-        number = self._key_of.get(asset)
+        """Return the number of an asset's shard times the number of classes, plus that of its class."""
+        equipment = self._class_of(asset)
+        number = self._number_of.get((asset, equipment))
         if number is None:
-            key = f"{self._class_of(asset)}-{shard_of(asset, self._shards):02d}"
-            if key not in self._keys:
-                self._keys.append(key)
-            number = self._key_of[asset] = self._keys.index(key)
+            assert equipment is not None, "unknown assets are rejected before"
+            number = shard_of(asset, self._shards) * len(self._names) + self._names.index(equipment)
+            self._number_of[asset, equipment] = number
         return number
-
-
-def _class_of_key(key: str) -> str:
-    return key.rpartition("-")[0]
 
 
 def _reordered(column: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -310,19 +161,43 @@ def _reordered(column: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np
 
 
 class Window:
-    """Windows of one shard: batches and ticks in, closed windows out."""
+    """Windows of one shard: batches and ticks in, closed windows out, and who has left.
 
-    def __init__(self, equipment: EquipmentClass, pipeline: Pipeline) -> None:
+    Parameters
+    ----------
+    equipment
+        The class.
+    pipeline
+        Counts what is scored and rejected.
+    class_of
+        The class of an asset, None for one that has left; without it nobody leaves.
+    changed
+        How often the register has changed.
+    """
+
+    def __init__(
+        self,
+        equipment: EquipmentClass,
+        pipeline: Pipeline,
+        class_of: Callable[[str], str | None] | None = None,
+        changed: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.equipment = equipment
         self._windows = ShardWindows(equipment)
         self._pipeline = pipeline
+        self._tally = Tally(pipeline)
+        self._class_of, self._changed = class_of, changed
+        self._seen = changed()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the state."""
         return self._windows.nbytes
 
-    def __call__(self, item: ShardBatch | Tick) -> Iterator[Step]:
+    def __call__(self, item: ShardBatch | Tick) -> Iterator[Step | Retired]:
         """Take one item."""
+        if self._class_of is not None and self._changed() != self._seen:
+            yield from self._retired(self._class_of)
         if isinstance(item, Tick):
             yield self._counted(self._windows.tick(item.source, item.clock_us))
             return
@@ -334,40 +209,74 @@ class Window:
         """Close everything: the input has ended."""
         yield self._counted(self._windows.flush())
 
+    def state(self) -> dict[str, Any]:
+        """Return everything remembered."""
+        return {"version": VERSION, "windows": self._windows.state(), "counts": self._tally.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._windows.load(state["windows"])
+        self._tally = Tally(self._pipeline, state["counts"])
+        self._seen = -1  # the register may have changed meanwhile
+
     def _counted(self, step: Step) -> Step:
+        counts: Counts = Counter()
         for rejected in step.rejected:
-            self._pipeline.rejected.labels(rejected.reason).inc(rejected.readings)
+            counts["rejected", str(rejected.reason)] += rejected.readings
         scored = sum(int(closed.samples.sum()) for closed in step.closed)
         if scored:
-            self._pipeline.scored.inc(scored)
-        if step.accepted != scored:
-            self._pipeline.pending.inc(step.accepted - scored)
+            counts["scored", ""] = scored
+        self._tally.add(counts)
         return step
+
+    def _retired(self, class_of: Callable[[str], str | None]) -> Iterator[Retired]:
+        """Free the rows of assets that left; what was pending of them is rejected, since nobody knows them any more."""
+        self._seen = self._changed()
+        names = [name for name in self._windows.names if name and class_of(name) != self.equipment.name]
+        if names:
+            rows, pending = self._windows.retire(names)
+            if pending:
+                self._tally.add({("rejected", str(Reason.UNKNOWN_ASSET)): pending})
+            yield Retired(names, rows)
 
 
 class Score:
-    """Scores of one shard: closed windows in, scored windows out; silence passes through."""
+    """Scores of one shard: closed windows in, scored windows out; silence and leave pass through."""
 
     def __init__(self, equipment: EquipmentClass, pipeline: Pipeline) -> None:
         self._scorer = Scorer(equipment)
-        self._windows = pipeline.windows.labels(equipment.name)
+        self._name, self._pipeline = equipment.name, pipeline
+        self._tally = Tally(pipeline)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the state."""
         return self._scorer.nbytes
 
-    def __call__(self, step: Step) -> Iterator[Scored | Silence]:
+    def __call__(self, item: Step | Retired) -> Iterator[Scored | Silence | Retired]:
         """Score what a step has closed."""
-        for closed in step.closed:
-            self._windows.inc(len(closed.rows))
+        if isinstance(item, Retired):
+            self._scorer.forget(item.rows)
+            yield item
+            return
+        for closed in item.closed:
+            self._tally.add({("windows", self._name): len(closed.rows)})
             yield self._scorer.step(closed)
-        if step.silence is not None:
-            yield step.silence
+        if item.silence is not None:
+            yield item.silence
+
+    def state(self) -> dict[str, Any]:
+        """Return everything remembered."""
+        return {"version": VERSION, "scorer": self._scorer.state(), "counts": self._tally.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._scorer.load(state["scorer"])
+        self._tally = Tally(self._pipeline, state["counts"])
 
 
 class Assess:
-    """Health and prognosis of one shard: scored windows in, assessed windows out; silence passes through."""
+    """Health and prognosis of one shard: scored windows in, assessed windows out; silence and leave pass through."""
 
     def __init__(self, equipment: EquipmentClass, pipeline: Pipeline) -> None:
         self._assessor = Assessor(equipment)
@@ -377,33 +286,69 @@ class Assess:
         """Bytes of the state."""
         return self._assessor.nbytes
 
-    def __call__(self, item: Scored | Silence) -> Iterator[Assessed | Silence]:
+    def __call__(self, item: Scored | Silence | Retired) -> Iterator[Assessed | Silence | Retired]:
         """Assess one item."""
-        if isinstance(item, Silence):
+        if isinstance(item, Retired):
+            self._assessor.forget(item.rows)
+            yield item
+        elif isinstance(item, Silence):
             self._assessor.silent(item)
             yield item
         else:
             yield self._assessor.step(item)
 
+    def state(self) -> dict[str, Any]:
+        """Return everything remembered."""
+        return {"version": VERSION, "assessor": self._assessor.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._assessor.load(state["assessor"])
+
 
 class Dispatch:
-    """Pages and tickets of one class: candidates in, decisions out."""
+    """Pages and tickets of one class: candidates in, decisions out.
 
-    def __init__(self, equipment: EquipmentClass, pipeline: Pipeline) -> None:
+    Parameters
+    ----------
+    equipment
+        The class.
+    pipeline
+        Counts pages and tickets.
+    decided
+        Called with each decision, and after a restart with those of the episodes that are still open.
+    """
+
+    def __init__(
+        self, equipment: EquipmentClass, pipeline: Pipeline, decided: Callable[[Decision], None] = lambda decision: None
+    ) -> None:
         self._dispatcher = Dispatcher(equipment)
-        self._pages = pipeline.pages.labels(equipment.name)
-        self._tickets = pipeline.tickets.labels(equipment.name)
+        self._name, self._pipeline, self._decided = equipment.name, pipeline, decided
+        self._tally = Tally(pipeline)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the state."""
+        """Bytes of the state; a few dozen an asset that ever had an episode."""
         return 0
 
-    def __call__(self, candidate: Candidate) -> Iterator[Decision]:
-        """Decide on one candidate."""
-        for decision in self._dispatcher.step([candidate]):
-            if decision.rung == "page":
-                self._pages.inc()
-            elif decision.rung == "ticket":
-                self._tickets.inc()
+    def __call__(self, item: Candidate | Retired) -> Iterator[Decision]:
+        """Decide on one candidate; forget who has left."""
+        if isinstance(item, Retired):
+            self._dispatcher.forget(item.names)
+            return
+        for decision in self._dispatcher.step([item]):
+            if decision.rung != "closed":
+                self._tally.add({(f"{decision.rung}s", self._name): 1})
+            self._decided(decision)
             yield decision
+
+    def state(self) -> dict[str, Any]:
+        """Return everything remembered."""
+        return {"version": VERSION, "dispatcher": self._dispatcher.state(), "counts": self._tally.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._dispatcher.load(state["dispatcher"])
+        self._tally = Tally(self._pipeline, state["counts"])
+        for decision in self._dispatcher.open:
+            self._decided(decision)

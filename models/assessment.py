@@ -258,6 +258,13 @@ class Assessor:
         self._grow(len(silence.names))
         self._memory.prognosis.silent[silence.rows] = True
 
+    def forget(self, rows: NDArray[np.int32]) -> None:
+        """Make rows new: their assets have left, and others may take them; rows that were never assessed are passed."""
+        rows = rows[rows < len(self._memory.prognosis.service)]
+        fresh = self._arrays(self._new(1))
+        for name, array in self._arrays(self._memory).items():
+            array[rows] = fresh[name][0]
+
     def state(self) -> dict[str, Any]:
         """Return a copy of everything remembered, as a plain dict of arrays with a version."""
         arrays = {name: array[: self._assets].copy() for name, array in self._arrays(self._memory).items()}

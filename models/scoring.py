@@ -140,6 +140,10 @@ class Scorer:
         for detector in self.detectors.values():
             detector.rebaseline(rows)
 
+    def forget(self, rows: NDArray[np.int32]) -> None:
+        """Make rows new: their assets have left, and others may take them; rows that were never scored are passed."""
+        self.rebaseline(rows[rows < len(self._smooth)])
+
     def state(self) -> dict[str, Any]:
         """Return the state as plain dicts of arrays with a ``version``."""
         detectors = {name: detector.state() for name, detector in self.detectors.items()}

@@ -419,3 +419,19 @@ def test_candidates_speak_plainly() -> None:
     assert page.reason.startswith("f.mean is ")
     assert "below its reference" in page.reason
     assert 0.6 <= page.probability <= 1.0
+
+
+def test_a_row_whose_asset_left_is_new() -> None:
+    assessor, fresh = Assessor(RIG), Assessor(RIG)
+    for scored in fleet(3, 12, seed=1, wear=[Wear(1, "pair", 2.0, 12.0, 1.0)]):
+        assessor.step(scored)
+    before = {name: np.copy(array) for name, array in assessor.state().items() if isinstance(array, np.ndarray)}
+    assessor.forget(np.array([1, 9], np.int32))
+    for scored in fleet(3, 1, seed=1):
+        fresh.step(scored)
+    fresh.forget(np.arange(3, dtype=np.int32))
+    after, new = assessor.state(), fresh.state()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name][[0, 2]], array[[0, 2]])
+        np.testing.assert_array_equal(after[name][1], new[name][1])
+    assert np.isnan(after["prognosis_health"][1]).all() and not np.isnan(before["prognosis_health"][1]).any()

@@ -218,3 +218,16 @@ def test_state_of_an_asset_is_below_ten_kilobytes(name: str) -> None:
     )  # fmt: skip
     scorer.step(wide)
     assert scorer.nbytes / 100 < 10_000
+
+
+def test_a_row_whose_asset_left_is_new() -> None:
+    equipment = small()
+    windows, _ = windows_of(equipment, WARM_UP + 20, 3)
+    scorer, fresh = Scorer(equipment), Scorer(equipment)
+    scorer.step(windows)
+    scorer.forget(np.array([1, 7], np.int32))
+    follow, _ = windows_of(equipment, WARM_UP + 20, 3, seed=2, first=500)
+    got, alone = scorer.step(follow), fresh.step(follow)
+    mine = follow.rows == 1
+    np.testing.assert_array_equal(got.score[mine], alone.score[mine])
+    assert got.warming[mine][:WARM_UP].all() and not got.warming[follow.rows == 0].any()
