@@ -215,7 +215,8 @@ class Run:
         """
         if clocks is None:
             clock = self.clock.get(message.source, -(2**62))
-            clocks = np.maximum.accumulate([clock, *(b.last_us for b in message.blocks)])[1:].tolist()
+            ends = (b.last_us if b.last_us <= self.limit_us else clock for b in message.blocks)
+            clocks = np.maximum.accumulate([clock, *ends])[1:].tolist()
         for number, shard in enumerate(self.shards):
             mine = [i for i, b in enumerate(message.blocks) if zlib.crc32(b.asset.encode()) % len(self.shards) == number]
             if not mine:

@@ -159,3 +159,21 @@ def test_cycles_of_a_lift(data: st.DataObject, arrivals: ModuleType, oracle_lift
 @settings(max_examples=max(1, EXAMPLES // 2))
 def test_cycles_of_a_boiler(data: st.DataObject, arrivals: ModuleType, oracle_boiler: ModuleType) -> None:
     check(data.draw, arrivals, oracle_boiler, BOILER, boiler, data.draw(st.sampled_from([50, 700, 1500])))
+
+
+def test_pressure_over_days_with_a_leak_and_a_refill(arrivals: ModuleType, oracle_boiler: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    begin_us = START_US // 60_000_000 * 60_000_000 + 7 * SECOND
+    at = begin_us + np.arange(3 * 2880, dtype=np.int64) * 30 * SECOND
+    day = (at - at[0]) / 8.64e10
+    water = 55.0 + 8.0 * np.sin(2 * np.pi * day) + rng.normal(0, 0.5, len(at))
+    bar = 1.8 - 0.1 * day + 0.013 * (water - 50.0) + rng.normal(0, 0.003, len(at)) + 0.3 * (day > 2.2)
+    series: Series = {"supply_temperature": (at + 400_000, water), "water_pressure": (at + 500_000, bar)}
+    blocks = [b for s, (t, v) in series.items() for b in arrivals.cut(rng, "a", s, t, v, 30 * SECOND, 1)]
+    outcome = arrivals.run(BOILER, arrivals.arrange(rng, blocks, 20 * SECOND, 500), restart=lambda n: n % 5 == 0)
+    windows = [(start, start + 60 * SECOND) for _, start in sorted(outcome.windows)]
+    said = expected(oracle_boiler, "boiler", series, windows)
+    known = [one["bar_per_day"] for one in said["circuit"] if one["bar_per_day"] == one["bar_per_day"]]
+    assert len(known) > 2000
+    assert -0.12 < known[-1] < -0.05
+    compare(BOILER, outcome, {"circuit": said["circuit"]}, windows)
