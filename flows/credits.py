@@ -1,8 +1,8 @@
 """Credits: how much of what an input has read may be under way, so that a slow shard or sink holds its inputs back.
 
-The engine holds nothing back within an epoch, and an epoch lasts a minute. Here an input spends credit for each message,
-and each step that takes the data off its hands, in whichever process, gives it back. An input without credit reads no
-further: the files, the broker or the spool keep what comes next.
+The engine holds nothing back within an epoch, and an epoch lasts a minute. Here an input spends credit for what it
+sends, and each step that takes the data off its hands, in whichever process, gives it back. An input without credit
+reads no further: the files, the broker or the spool keep what comes next.
 
 The processes of one host share the account through a small file: process i writes what it has spent, and what it has
 taken from each process j, in a row of its own, so that every number has one writer.

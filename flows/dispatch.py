@@ -7,7 +7,7 @@ gets. Ranking under the class's budget of false pages, which takes the overflow 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 from features.signals import EquipmentClass
@@ -78,7 +78,19 @@ class Dispatcher:
 
     def __init__(self, equipment: EquipmentClass) -> None:
         self.equipment = equipment
-        self._newest: dict[str, tuple[int, int]] = {}
+        self._newest: dict[tuple[str, str], tuple[int, int]] = {}
+        self._open: dict[str, Decision] = {}
+
+    @property
+    def open(self) -> list[Decision]:
+        """The newest decision on each episode that is open, in the order in which they opened."""
+        return list(self._open.values())
+
+    def forget(self, assets: Iterable[str]) -> None:
+        """Forget assets that left, with their episodes."""
+        gone = set(assets)
+        self._newest = {about: known for about, known in self._newest.items() if about[0] not in gone}
+        self._open = {episode: decision for episode, decision in self._open.items() if decision.asset not in gone}
 
     def step(self, candidates: Iterable[Candidate]) -> list[Decision]:
         """Decide on candidates in their order."""
@@ -86,7 +98,7 @@ class Dispatcher:
         return [decision for decision in decisions if decision is not None]
 
     def _decide(self, candidate: Candidate) -> Decision | None:
-        about = f"{candidate.asset}/{candidate.failure_mode}"
+        about = candidate.asset, candidate.failure_mode
         opened_us, stage = self._newest.get(about, (-(2**63), 0))
         if candidate.opened_us > opened_us:
             opened_us, stage = candidate.opened_us, 0
@@ -94,7 +106,7 @@ class Dispatcher:
         if candidate.opened_us < opened_us or reached <= stage or (candidate.rung == "none" and stage == 0):
             return None
         self._newest[about] = opened_us, reached
-        return Decision(
+        decision = Decision(
             episode=candidate.episode,
             asset=candidate.asset,
             equipment=candidate.equipment,
@@ -106,10 +118,16 @@ class Dispatcher:
             outcome=candidate.outcome,
             reason=candidate.reason,
         )
+        if decision.rung == "closed":
+            self._open.pop(decision.episode, None)
+        else:
+            self._open[decision.episode] = decision
+        return decision
 
     def state(self) -> dict[str, Any]:
         """Return a copy of everything remembered, as a plain dict with a version."""
-        return {"version": VERSION, "newest": dict(self._newest)}
+        newest = [(*about, *known) for about, known in self._newest.items()]
+        return {"version": VERSION, "newest": newest, "open": [astuple(decision) for decision in self._open.values()]}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned.
@@ -124,4 +142,5 @@ class Dispatcher:
                 f"the state of the dispatch of {self.equipment.name!r} has version {state.get('version')}, expected"
                 f" {VERSION}"
             )
-        self._newest = dict(state["newest"])
+        self._newest = {(asset, mode): (opened_us, stage) for asset, mode, opened_us, stage in state["newest"]}
+        self._open = {decision.episode: decision for decision in (Decision(*fields) for fields in state["open"])}

@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -64,6 +64,8 @@ class Server:
         of loopback, so that no foreign site reads the page through a browser on this machine (DNS rebinding).
     page
         Serve the page and its API; without it only the machine's routes.
+    metrics, is_ready
+        What `/metrics` and `/readyz` say; by default what the fleet and the pipeline give.
 
     Examples
     --------
@@ -82,12 +84,16 @@ class Server:
         port: int = 0,
         hosts: Collection[str] = (),
         page: bool = True,
+        metrics: Callable[[], bytes] | None = None,
+        is_ready: Callable[[], bool] | None = None,
     ) -> None:
         self.fleet = fleet
         self.pipeline = pipeline
         self.page = page
-        self.ready = False
+        self.metrics = metrics or (lambda: exposition(fleet, pipeline))
+        self.ready: bool = False
         """Set once the flow runs; `/readyz` also says yes as soon as a window was scored."""
+        self.is_ready = is_ready or (lambda: self.ready or fleet.newest_us is not None)
         loopback = address == "localhost" or (_is_ip(address) and ipaddress.ip_address(address).is_loopback)
         self.hosts = frozenset({"localhost", "127.0.0.1", "[::1]", *hosts}) if loopback else None
         self._http = _Listener(address, port, self)
@@ -224,11 +230,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.BAD_REQUEST, "this is not an address") from None
         path = url.path
         if path == "/metrics":
-            self._send(HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, exposition(owner.fleet, owner.pipeline))
+            self._send(HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, owner.metrics())
         elif path == "/healthz":
             self._text(HTTPStatus.OK, "alive")
         elif path == "/readyz":
-            if owner.ready or owner.fleet.newest_us is not None:
+            if owner.is_ready():
                 self._text(HTTPStatus.OK, "ready")
             else:
                 self._text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready: no window has been scored yet")

@@ -56,7 +56,8 @@ def exposition(fleet: Fleet, pipeline: Pipeline) -> bytes:
 
     It costs about 0.25 microseconds a series; the fleet is locked only while its table is copied.
     """
-    parts = [generate_latest(pipeline.registry)]
+    with pipeline.lock:
+        parts = [generate_latest(pipeline.registry)]
     tables = [(table, _escaped(table.ids)) for table in fleet.tables()]
     for family in ASSET_FAMILIES:
         parts.append(f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.type}\n".encode())

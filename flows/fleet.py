@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -208,10 +208,11 @@ class Fleet:
                     )
                 )
 
-    def retire(self, asset: str) -> None:
-        """Forget an asset and its episodes; it is gone at the next scrape."""
+    def retire(self, asset: str, equipment: str | None = None) -> None:
+        """Forget an asset, if it is of this class, and its episodes; it is gone at the next scrape."""
         with self._lock:
-            self._retire(asset)
+            if equipment is None or self._home.get(asset) is self._classes[equipment]:
+                self._retire(asset)
 
     def reload(self, register: Register) -> None:
         """Take a new register; an asset that it no longer has is forgotten."""
@@ -226,6 +227,29 @@ class Fleet:
                     self._retire(name)
                 else:
                     table.register[table.index[name]] = register[name]
+
+    def export(self, equipment: str, assets: Iterable[str]) -> tuple[list[str], NDArray[Any]]:
+        """Return those of the assets that have a row, and a copy of their newest windows, for a snapshot."""
+        with self._lock:
+            table = self._classes[equipment]
+            known = [asset for asset in assets if asset in table.index]
+            return known, table.now[[table.index[asset] for asset in known]]
+
+    def restore(self, equipment: str, assets: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the columns of what `export` returned, of assets that the register still has in this class."""
+        with self._lock:
+            table = self._classes[equipment]
+            here = self.register
+            kept = [
+                place
+                for place, asset in enumerate(assets)
+                if here is None or (asset in here and here[asset].equipment == equipment)
+            ]
+            rows = [self._row(table, assets[place]) for place in kept]
+            for name in table.now.dtype.names or ():
+                table.now[name][rows] = columns[name][kept]
+            if len(assets):
+                self._newest_us = max(self._newest_us or 0, int(columns["end_us"].max()))
 
     def tables(self) -> list[Table]:
         """Return a copy of the newest window of each asset, by class."""

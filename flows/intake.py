@@ -244,9 +244,7 @@ class IntakeSource(FixedPartitionedSource[Telemetry, dict[str, Any]]):
 
 
 class _Partition(StatefulSourcePartition[Telemetry, dict[str, Any]]):
-    def __init__(
-        self, inner: StatefulSourcePartition[Message, Any], intake: Intake, credits: Credits | None
-    ) -> None:
+    def __init__(self, inner: StatefulSourcePartition[Message, Any], intake: Intake, credits: Credits | None) -> None:
         self._inner, self._intake, self._credits = inner, intake, credits
         self._waits = False
 
@@ -254,10 +252,7 @@ class _Partition(StatefulSourcePartition[Telemetry, dict[str, Any]]):
         self._waits = self._credits is not None and not self._credits.free()
         if self._waits:
             return []
-        batch = [self._intake(message) for message in self._inner.next_batch()]
-        if self._credits is not None:
-            self._credits.spend(sum(telemetry.blocks.nbytes for telemetry in batch))
-        return batch
+        return [self._intake(message) for message in self._inner.next_batch()]
 
     def next_awake(self) -> datetime | None:
         return datetime.now(UTC) + WAIT if self._waits else self._inner.next_awake()

@@ -16,7 +16,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["ASSET_FAMILIES", "STATES", "Counts", "Family", "Pipeline", "Tally", "series_types"]
+__all__ = ["ASSET_FAMILIES", "STATES", "SUPERVISOR_FAMILIES", "Counts", "Family", "Pipeline", "Tally", "series_types"]
 
 Counts = dict[tuple[str, str], int]
 """How much of what: by the name of a count in `Pipeline.count`, and its label where it has one, else an empty text."""
@@ -30,7 +30,7 @@ class Family:
     """A metric family whose samples the exporter writes by itself."""
 
     name: str
-    type: Literal["gauge", "summary"]
+    type: Literal["gauge", "summary", "counter"]
     help: str
     labels: tuple[str, ...]
 
@@ -116,6 +116,16 @@ FAILURE_MODE = Family(
     ("class", "failure_mode", "description", "advice"),
 )
 
+PROCESS_UP = Family("vigie_process_up", "gauge", "1 while the process of the run lives.", ("process",))
+PROCESS_RESTARTS = Family(
+    "vigie_process_restarts_total",
+    "counter",
+    "How often all processes were started again because one of them had died.",
+    (),
+)
+SUPERVISOR_FAMILIES: tuple[Family, ...] = (PROCESS_UP, PROCESS_RESTARTS)
+"""Families that the supervisor of several processes writes by itself."""
+
 ASSET_FAMILIES: tuple[Family, ...] = (
     FAILURE_PROBABILITY,
     LEADING_FAILURE_MODE,
@@ -188,6 +198,12 @@ class Pipeline:
             "vigie_input_last_message_timestamp_seconds",
             "When an input delivered its last message.",
             ("input",),
+            registry=registry,
+        )
+        self.sink_stalled = Gauge(
+            "vigie_sink_stalled",
+            "1 while an output refuses what it is given, so that results wait in memory, and then the inputs.",
+            ("sink",),
             registry=registry,
         )
         self.snapshot_seconds = Histogram(
@@ -313,7 +329,7 @@ def series_types() -> dict[str, str]:
     ('counter', 'histogram', 'gauge')
     """
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
-    types: dict[str, str] = {family.name: family.type for family in ASSET_FAMILIES}
+    types: dict[str, str] = {family.name: family.type for family in (*ASSET_FAMILIES, *SUPERVISOR_FAMILIES)}
     registry = CollectorRegistry()
     Pipeline(registry)
     for metric in registry.collect():

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import bytewax.operators as op
-from bytewax.dataflow import Dataflow
-from bytewax.inputs import Source
+from bytewax.dataflow import Dataflow, Stream
+from bytewax.inputs import FixedPartitionedSource, Source
 from bytewax.operators import StatefulBatchLogic
-from bytewax.outputs import Sink
 
 from features.signals import EquipmentClass
 from features.telemetry import Rejected
-from features.windows import ClosedWindows, Silence, Step
+from features.windows import ShardBatch, Step
+from flows.credits import Credits
+from flows.dispatch import Decision
+from flows.fleet import Fleet
+from flows.intake import Input, Intake, IntakeSource, Telemetry
 from flows.metrics import Pipeline
+from flows.results import Results
+from flows.show import Discarded, RejectedSink, Show
 from flows.sources import Message
-from flows.steps import Assess, Decoder, Dispatch, Input, Reject, Score, Shard, Window
-from models.assessment import Assessed, Candidate
+from flows.steps import Assess, Dispatch, Retired, Score, Shard, Tick, Window
+from models.assessment import Assessed
 
-__all__ = ["Monitor", "Sinks", "build"]
+__all__ = ["Monitor", "build"]
 
-
-@dataclass(frozen=True, slots=True)
-class Sinks:
-    """Where the flow's results go; None leaves an output out.
-
-    Attributes
-    ----------
-    metrics
-        Takes ``(class, Assessed | Silence | Decision)`` and `Rejected`, and shows them.
-    scores
-        Takes ``(class, Assessed | Silence | Decision)`` and writes score rows.
-    dead_letters
-        Takes `Rejected`.
-    archive
-        Takes ``(class, Assessed | Silence | Decision | (seconds, ClosedWindows))``.
-    """
-
-    metrics: Sink[Any] | None = None
-    scores: Sink[Any] | None = None
-    dead_letters: Sink[Rejected] | None = None
-    archive: Sink[Any] | None = None
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +46,21 @@ class Monitor:
     inputs
         By source name.
     shards
-        Number of shards a class.
+        Number of shards.
     now_us
         The clock of a live run in microseconds since 1970; None in a replay.
     flush
         Asked when the input ends, whether windows close: yes for files, no for a stream that will go on.
+    changed
+        How often the register has changed: `class_of` may answer differently since.
+    fleet
+        The table that the exporter and the page read; None shows nothing.
+    told
+        Called with each decision.
+    recovering
+        Whether there is a recovery store, so that snapshots are taken.
+    credits
+        What the inputs may have under way; None where nothing crosses processes.
     """
 
     classes: Mapping[str, EquipmentClass]
@@ -74,74 +70,151 @@ class Monitor:
     shards: int = 16
     now_us: Callable[[], int] | None = None
     flush: Callable[[], bool] = lambda: True
+    changed: Callable[[], int] = lambda: 0
+    fleet: Fleet | None = None
+    told: Callable[[Decision], None] = lambda decision: None
+    recovering: bool = False
+    credits: Credits | None = None
+
+    def intake(self, state: dict[str, Any] | None = None) -> Intake:
+        """Make the intake of an input partition."""
+        future_us = round(1e6 * min(c.future_s for c in self.classes.values()))
+        return Intake(self.class_of, self.inputs, self.pipeline, self.now_us, future_us, state)
+
+    def decided(self, decision: Decision) -> None:
+        """Show a decision."""
+        if self.fleet is not None:
+            self.fleet.decide(decision)
 
 
-def build(monitor: Monitor, sources: Mapping[str, Source[Message]], sinks: Sinks) -> Dataflow:
-    """Build the dataflow. The names of its steps, inputs among them, are recovery keys: they do not change."""
-    m = monitor
-    decoder = Decoder(m.inputs, m.pipeline)
-    known = Reject(m.class_of, m.pipeline)
-    deal = Shard(m.classes, m.class_of, m.inputs, m.shards, m.now_us, m.pipeline)
+def build(m: Monitor, sources: Mapping[str, Source[Message]], results: Results | None = None) -> Dataflow:
+    """Build the dataflow. The names of its steps, inputs among them, are recovery keys: they do not change.
+
+    Parameters
+    ----------
+    m
+        What it is built from.
+    sources
+        Inputs by name.
+    results
+        Where results go.
+    """
+    deal = Shard(m.classes, m.class_of, m.shards)
+    sent, taken = _accounted(m.credits)
 
     flow = Dataflow("monitor")
-    inputs = [op.input(f"input_{name}", flow, source) for name, source in sources.items()]
-    messages = op.merge("input", *inputs)  # Message
-    decoded = op.map("decode", messages, decoder)  # Telemetry
-    telemetry = op.map("reject", decoded, known)  # Telemetry of known assets
-    batches = op.flat_map("shard", telemetry, deal)  # ("lift-07", ("lift", ShardBatch | Tick))
-    windows = op.stateful_batch("window", batches, _each(m, Window))  # ("lift-07", ("lift", Step))
-    scored = op.stateful_batch("score", windows, _each(m, Score))  # ("lift-07", ("lift", Scored | Silence))
-    assessed = op.stateful_batch("assess", scored, _each(m, Assess))  # ("lift-07", ("lift", Assessed | Silence))
+    telemetry = op.merge("input", *(_input(m, flow, name, source) for name, source in sources.items()))  # Telemetry
+    batches = op.flat_map("shard", telemetry, lambda item: map(sent, deal(item)))  # ("0007-152", ("lift", ShardBatch))
+    windows = op.stateful_batch("window", batches, _each(m, lambda c: _window(m, c), taken))  # ("lift", Step)
+    scored = op.stateful_batch("score", windows, _each(m, lambda c: Score(c, m.pipeline)))  # ("lift", Scored)
+    assessed = op.stateful_batch("assess", scored, _each(m, lambda c: Assess(c, m.pipeline)))  # ("lift", Assessed)
     candidates = op.flat_map("candidates", assessed, _candidates)  # ("lift", ("lift", Candidate))
-    decided = op.stateful_batch("dispatch", candidates, _each(m, Dispatch))  # ("lift", ("lift", Decision))
+    decided = op.stateful_batch("dispatch", candidates, _each(m, lambda c: _dispatch(m, c)))  # ("lift", Decision)
+    ends: list[Stream[Any]] = [op.map("told", decided, lambda item: m.told(item[1][1]))]
+
+    if m.fleet is not None:
+        fleet = m.fleet
+        ends.append(op.stateful_batch("show", assessed, _each(m, lambda c: Show(c, fleet))))
+    op.output("end", op.merge("ends", *ends), Discarded())
 
     refused = op.flat_map("refused", telemetry, lambda item: item.rejected)  # Rejected
-    late = op.flat_map("late", windows, lambda item: item[1][1].rejected)  # Rejected
+    late = op.flat_map("late", windows, _late)  # Rejected
     rejected = op.merge("rejected", refused, late)  # Rejected
-    results = op.map("results", op.merge("all_results", assessed, decided), lambda item: item[1])  # (class, result)
-
-    if sinks.metrics is not None:
-        op.output("metrics", op.merge("shown", results, rejected), sinks.metrics)
-    if sinks.scores is not None:
-        op.output("scores", results, sinks.scores)
-    if sinks.dead_letters is not None:
-        op.output("dead_letters", rejected, sinks.dead_letters)
-    if sinks.archive is not None:
-        horizons = op.flat_map("horizons", windows, _horizons)  # ("lift", (seconds, ClosedWindows))
-        op.output("archive", op.merge("archived", results, horizons), sinks.archive)
+    if m.fleet is not None:
+        op.output("noted", rejected, RejectedSink(m.fleet))
+    if results is not None:
+        results.connect(windows, op.merge("results", assessed, decided), rejected)
     return flow
 
 
-def _candidates(item: tuple[str, tuple[str, Assessed | Silence]]) -> Iterator[tuple[str, tuple[str, Candidate]]]:
+def _input(m: Monitor, flow: Dataflow, name: str, source: Source[Message]) -> Stream[Telemetry]:
+    """Read an input; one whose partitions keep a position keeps its counts and its clock beside it."""
+    if isinstance(source, FixedPartitionedSource):
+        return op.input(f"input_{name}", flow, IntakeSource(source, m.intake, m.credits))
+    return op.map(f"intake_{name}", op.input(f"input_{name}", flow, source), m.intake())
+
+
+def _window(m: Monitor, equipment: EquipmentClass) -> Window:
+    return Window(equipment, m.pipeline, m.class_of, m.changed)
+
+
+def _dispatch(m: Monitor, equipment: EquipmentClass) -> Dispatch:
+    return Dispatch(equipment, m.pipeline, m.decided)
+
+
+def _candidates(item: tuple[str, tuple[str, Any]]) -> Iterator[tuple[str, tuple[str, Any]]]:
+    """Yield the candidates of assessed windows, and who has left, by class."""
     name, result = item[1]
     if isinstance(result, Assessed):
         yield from ((name, (name, candidate)) for candidate in result.candidates)
+    elif isinstance(result, Retired):
+        yield name, (name, result)
 
 
-def _horizons(item: tuple[str, tuple[str, Step]]) -> Iterator[tuple[str, tuple[float, ClosedWindows]]]:
-    name, step = item[1]
-    for length_s, closed in step.horizons.items():
-        yield from ((name, (length_s, windows)) for windows in closed)
+def _late(item: tuple[str, tuple[str, Any]]) -> Iterable[Rejected]:
+    result = item[1][1]
+    return result.rejected if isinstance(result, Step) else ()
 
 
-class _Keyed(StatefulBatchLogic[tuple[str, Any], tuple[str, Any], None]):
-    """Runs one of the flow's steps for one key; the step is made when the first item tells the class."""
+Dealt = tuple[str, tuple[Any, ...]]
 
-    def __init__(self, monitor: Monitor, step: Callable[[EquipmentClass, Pipeline], Any]) -> None:
-        self._monitor = monitor
-        self._make = step
-        self._name = ""
-        self._step: Any = None
+
+def _accounted(credits: Credits | None) -> tuple[Callable[[Dealt], Dealt], Callable[[Any], None]]:
+    """Return what writes the sender of a batch on it, and what gives the sender its credit back."""
+    if credits is None:
+        return lambda dealt: dealt, lambda item: None
+
+    def sent(dealt: Dealt) -> Dealt:
+        key, (name, item) = dealt
+        if not isinstance(item, ShardBatch):
+            return dealt
+        nbytes = _nbytes(item)
+        credits.spend(nbytes)
+        return key, (name, item, credits.process, nbytes)
+
+    def taken(item: Any) -> None:
+        if len(item) == 4:
+            credits.give_back(item[2], item[3])
+
+    return sent, taken
+
+
+def _nbytes(batch: ShardBatch) -> int:
+    """Return about how many bytes a batch has on its way: 48 a block beside its samples."""
+    return 48 * len(batch.count) + 8 * int(batch.count.sum())
+
+
+class _Keyed(StatefulBatchLogic[tuple[Any, ...], tuple[str, Any], dict[str, Any] | None]):
+    """Runs one of the flow's steps for one key, once for each class that comes."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        make: Callable[[EquipmentClass], Any],
+        taken: Callable[[Any], None],
+        state: dict[str, Any] | None,
+    ) -> None:
+        self._monitor, self._make, self._taken = monitor, make, taken
+        self._steps: dict[str, Any] = {}
         self._batches = 0
         self._nbytes = 0
+        for name, remembered in ({} if state is None else state["classes"]).items():
+            if name in monitor.classes:
+                self._steps[name] = make(monitor.classes[name])
+                self._steps[name].load(remembered)
+        self._weigh()
 
-    def on_batch(self, values: list[tuple[str, Any]]) -> tuple[Iterable[tuple[str, Any]], bool]:
+    def on_batch(self, values: list[tuple[Any, ...]]) -> tuple[Iterable[tuple[str, Any]], bool]:
         results = []
-        for name, item in values:
-            if self._step is None:
-                self._name = name
-                self._step = self._make(self._monitor.classes[name], self._monitor.pipeline)
-            results += [(name, result) for result in self._step(item)]
+        for value in values:
+            name, item = value[0], value[1]
+            step = self._steps.get(name)
+            if step is None:
+                if isinstance(item, Tick):
+                    continue  # nobody of this class has been here yet
+                step = self._steps[name] = self._make(self._monitor.classes[name])
+            results += [(name, result) for result in step(item)]
+            self._taken(value)
         self._batches += 1
         if self._batches % 64 == 1:
             self._weigh()
@@ -149,21 +222,30 @@ class _Keyed(StatefulBatchLogic[tuple[str, Any], tuple[str, Any], None]):
 
     def on_eof(self) -> tuple[Iterable[tuple[str, Any]], bool]:
         self._weigh()
-        end = getattr(self._step, "end", None)
-        if end is None or not self._monitor.flush():
+        if not self._monitor.flush():
             return (), StatefulBatchLogic.RETAIN
-        return [(self._name, result) for result in end()], StatefulBatchLogic.RETAIN
+        ending = [(name, step) for name, step in self._steps.items() if hasattr(step, "end")]
+        return [(name, result) for name, step in ending for result in step.end()], StatefulBatchLogic.RETAIN
 
     def _weigh(self) -> None:
         """Keep the account of memory."""
-        nbytes = self._step.nbytes
-        self._monitor.pipeline.state_bytes.labels(type(self._step).__name__.lower()).inc(nbytes - self._nbytes)
-        self._nbytes = nbytes
+        nbytes = sum(step.nbytes for step in self._steps.values())
+        if nbytes != self._nbytes:
+            kind = type(next(iter(self._steps.values()))).__name__.lower()
+            self._monitor.pipeline.state_bytes.labels(kind).inc(nbytes - self._nbytes)
+            self._nbytes = nbytes
 
-    def snapshot(self) -> None:
+    def snapshot(self) -> dict[str, Any] | None:
         # Bytewax asks at every epoch; without a recovery store nobody reads the answer.
-        return None
+        if not self._monitor.recovering:
+            return None
+        with self._monitor.pipeline.snapshot_seconds.time():
+            state = {"version": VERSION, "classes": {name: step.state() for name, step in self._steps.items()}}
+        self._monitor.pipeline.snapshot_time.set(time.time())
+        return state
 
 
-def _each(monitor: Monitor, step: Callable[[EquipmentClass, Pipeline], Any]) -> Callable[[None], _Keyed]:
-    return lambda resumed: _Keyed(monitor, step)
+def _each(
+    monitor: Monitor, make: Callable[[EquipmentClass], Any], taken: Callable[[Any], None] = lambda item: None
+) -> Callable[[dict[str, Any] | None], _Keyed]:
+    return lambda state: _Keyed(monitor, make, taken, state)

@@ -5,8 +5,9 @@ What cannot be known is null, never NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,9 @@ __all__ = [
     "DECISIONS",
     "REJECTED",
     "TIME",
+    "ArchiveRows",
+    "archive_rows",
+    "day_of",
     "decision_rows",
     "feature_rows",
     "plausible",
@@ -130,6 +134,55 @@ def feature_rows(windows: ClosedWindows, equipment: EquipmentClass) -> pa.Table:
     columns = [*_head(windows), _known(windows.state_code)]
     columns += [_known(column) for column in windows.features.T]
     return pa.table(dict(zip([*names, *(f.name for f in equipment.features)], columns, strict=True)))
+
+
+class ArchiveRows(NamedTuple):
+    """Rows of one table, class and day of the archive, between two event times."""
+
+    table: str
+    equipment: str
+    day: str
+    rows: pa.Table
+    first_us: int
+    last_us: int
+
+
+def archive_rows(
+    result: Assessed | Decision | tuple[float, ClosedWindows], equipment: EquipmentClass
+) -> Iterator[ArchiveRows]:
+    """Yield the rows of a result: features and scores of windows, features of longer windows, a decision."""
+    name = equipment.name
+    if isinstance(result, Decision):
+        start_us = result.window_start_us
+        yield ArchiveRows("decisions", name, day_of(start_us), decision_rows([result]), start_us, start_us)
+    elif isinstance(result, tuple):
+        length_s, windows = result
+        yield from _by_day(f"features_{length_s:g}s", name, windows, feature_rows(windows, equipment))
+    else:
+        yield from _by_day("features", name, result.windows, feature_rows(result.windows, equipment))
+        # Pages are decided later than the row is written.
+        yield from _by_day("scores", name, result.windows, score_rows(result, equipment).drop_columns(["page"]))
+
+
+def _by_day(table: str, name: str, windows: ClosedWindows, rows: pa.Table) -> Iterator[ArchiveRows]:
+    """Yield rows, which are those of the windows, by day."""
+    days = windows.start_us // DAY_US
+    for day in np.unique(days).tolist():
+        here = days == day
+        start_us = windows.start_us[here]
+        some = rows if here.all() else rows.filter(pa.array(here))
+        yield ArchiveRows(table, name, day_of(int(start_us[0])), some, int(start_us.min()), int(start_us.max()))
+
+
+def day_of(us: int) -> str:
+    """Return the day of an event time.
+
+    Examples
+    --------
+    >>> day_of(1_767_571_200_000_000)
+    '2026-01-05'
+    """
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).date().isoformat()
 
 
 def decision_rows(decisions: Sequence[Decision]) -> pa.Table:

@@ -9,31 +9,36 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from bytewax._bytewax import cluster_main, run_main
 from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.inputs import Source
-from bytewax.testing import run_main
 from prometheus_client import CollectorRegistry
 
-from features.assets import Register
+from features.assets import Asset
 from features.signals import EquipmentClass
+from flows.cluster import Place
 from flows.dispatch import Decision
 from flows.exporter import Server
 from flows.fleet import Fleet
+from flows.intake import Input
+from flows.known import Known
 from flows.metrics import Pipeline
-from flows.monitor import Monitor, Sinks, build
-from flows.show import FleetSink
+from flows.monitor import Monitor, build
+from flows.recovery import Store
+from flows.results import Results
 from flows.simulator import fleet as simulator
 from flows.simulator.source import SimulatorSource
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
 from flows.site import LoadedSite, SimulatorInput, parse_address
 from flows.sources import FileSource, InputError, Message, open_check
-from flows.steps import Input
+from models.detector import StateError
 from models.scoring import Scorer
 
-__all__ = ["Live", "Scored", "live_site", "score_file"]
+__all__ = ["EPOCH", "Live", "Scored", "live_site", "score_file"]
 
-EPOCH = timedelta(seconds=10)
+EPOCH = timedelta(seconds=60)
+"""Time between snapshots: what a restart replays at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +98,9 @@ def score_file(
         inputs={str(path): Input(equipment, asset or asset_of(path))},
     )
     letters = None if dead_letters is None else DeadLetterSink(dead_letters, monitor.class_of)
-    sinks = Sinks(scores=rows, dead_letters=letters)
     if started is not None:
         started(source)
-    _run(build(monitor, {"file": source}, sinks))
+    _run(build(monitor, {"file": source}, Results(monitor.classes, scores=rows, dead_letters=letters)))
     if source.failure is not None:
         raise InputError(source.failure)
     account = pipeline.account()
@@ -109,7 +113,7 @@ class Live:
 
     Attributes
     ----------
-    classes, register
+    classes, known
         What is watched.
     sources
         Where messages come from, by name.
@@ -122,15 +126,21 @@ class Live:
     archive, dead_letters
         Folders, or None.
     shards
-        Number of shards a class.
+        Number of shards.
     stop
         What ends the sources early; windows stay open then, and close where every source has ended by itself.
     told
         Called with each page, ticket and end of an episode.
+    store
+        Where snapshots are kept, and where the run resumes; None without.
+    place
+        Which process of a cluster this is.
+    epoch
+        Time between snapshots.
     """
 
     classes: Mapping[str, EquipmentClass]
-    register: Register
+    known: Known
     sources: Mapping[str, Source[Message]]
     inputs: Mapping[str, Input] = field(default_factory=dict)
     address: tuple[str, int] = ("127.0.0.1", 0)
@@ -140,62 +150,84 @@ class Live:
     shards: int = 16
     stop: threading.Event = field(default_factory=threading.Event)
     told: Callable[[Decision], None] = lambda decision: None
+    store: Store | None = None
+    place: Place = field(default_factory=Place)
+    epoch: timedelta = EPOCH
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(CollectorRegistry())
-        self.fleet = Fleet(self.classes, self.register, history=self.page)
+        self.fleet = Fleet(self.classes, self.known.register, history=self.page)
+        self.known.changed(self.fleet.reload)
 
     def run(self, serving: Callable[[Server], None] = lambda server: None) -> dict[str, int]:
         """Run until the source ends; return the account of readings. `serving` is called once the server listens."""
+        credits = self.place.credits(self.stop)
         monitor = Monitor(
             classes=self.classes,
-            class_of=self._class_of,
+            class_of=self.known.class_of,
             pipeline=self.pipeline,
             inputs=self.inputs,
             shards=self.shards,
             now_us=lambda: time.time_ns() // 1000,
             flush=lambda: not self.stop.is_set(),
+            changed=lambda: self.known.version,
+            fleet=self.fleet,
+            told=self.told,
+            recovering=self.store is not None,
+            credits=credits,
         )
-        sinks = Sinks(
-            metrics=FleetSink(self.fleet, self.told),
-            dead_letters=None if self.dead_letters is None else DeadLetterSink(self.dead_letters, self._class_of),
-            archive=None if self.archive is None else ArchiveSink(self.archive, self.classes),
-        )
-        flow = build(monitor, self.sources, sinks)
-        with Server(self.fleet, self.pipeline, *self.address, page=self.page) as server:
+        flow = build(monitor, self.sources, self._results())
+        with Server(self.fleet, self.pipeline, *self.address, page=self.page) as server, self.known.watched(self.stop):
             serving(server)
             server.ready = True
-            _run(flow)
+            _run(flow, self.epoch, self.store, self.place)
         return self.pipeline.account()
 
-    def _class_of(self, asset: str) -> str | None:
-        known = self.register.get(asset)
-        return None if known is None else known.equipment
+    def _results(self) -> Results:
+        store = "" if self.store is None else self.store.id
+        archive = letters = None
+        if self.archive is not None:
+            archive = ArchiveSink(self.archive, self.pipeline, self.stop, store)
+        if self.dead_letters is not None:
+            letters = DeadLetterSink(self.dead_letters, self.known.class_of, self.pipeline, self.stop, store)
+        return Results(self.classes, archive=archive, dead_letters=letters)
 
 
-def _run(flow: Dataflow) -> None:
+def _run(flow: Dataflow, epoch: timedelta = EPOCH, store: Store | None = None, place: Place | None = None) -> None:
     """Run a dataflow to its end; what the machine refused comes up as the error that it was."""
+    recovery = None if store is None else store.config()
     try:
-        run_main(flow, epoch_interval=EPOCH)
+        if place is None or len(place.addresses) < 2:
+            run_main(flow, epoch_interval=epoch, recovery_config=recovery)
+        else:
+            cluster_main(flow, list(place.addresses), place.process, epoch_interval=epoch, recovery_config=recovery)
     except BytewaxRuntimeError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, OSError | KeyboardInterrupt):
+        if isinstance(cause, OSError | KeyboardInterrupt | StateError):
             raise cause from None
         raise
 
 
-def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
+def live_site(
+    loaded: LoadedSite,
+    stop: threading.Event,
+    page: bool,
+    store: Store | None = None,
+    place: Place | None = None,
+    said: Callable[[str], None] = lambda sentence: None,
+) -> Live:
     """Make the pipeline of a site; it ends when every input has ended, or when `stop` is set."""
     site, folder = loaded.site, loaded.folder
-    register = dict(loaded.register)
+    place = place or Place()
+    simulated: dict[str, Asset] = {}
     sources: dict[str, Source[Message]] = {}
     inputs: dict[str, Input] = {}
     for described in site.inputs:
         if isinstance(described, SimulatorInput):
             plan = described.plan(time.time_ns() // 1000)
-            register |= simulator.Fleet(plan).register
+            simulated = simulator.Fleet(plan).register
             sources[described.name] = SimulatorSource(plan, described.speed, stop)
             inputs["simulator"] = Input(endless=True)
         else:
@@ -203,17 +235,20 @@ def live_site(loaded: LoadedSite, stop: threading.Event, page: bool) -> Live:
             equipment = loaded.classes.get(described.equipment or "")
             sources[described.name] = FileSource(paths, equipment, speed=described.speed, stop=stop)
             inputs |= {str(path): Input(equipment, asset_of(path), live=True) for path in paths}
+    path = None if site.assets is None else folder / site.assets
     return Live(
         classes=loaded.classes,
-        register=register,
+        known=Known(loaded.register | simulated, path, simulated, loaded.classes, said),
         sources=sources,
         inputs=inputs,
-        address=parse_address(site.outputs.address),
+        address=place.serves or parse_address(site.outputs.address),
         page=page,
         archive=None if site.outputs.archive is None else folder / site.outputs.archive,
         dead_letters=None if site.outputs.dead_letters is None else folder / site.outputs.dead_letters,
         shards=site.shards,
         stop=stop,
+        store=store,
+        place=place,
     )
 
 

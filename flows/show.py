@@ -1,59 +1,104 @@
-"""The sink that shows: results go into the table of the fleet, from which the exporter and the page read."""
+"""What the exporter and the page show: results go into the table of the fleet, and are there again after a restart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
+from features.signals import EquipmentClass
 from features.telemetry import Rejected
 from features.windows import Silence
-from flows.dispatch import Decision
 from flows.fleet import Fleet
+from flows.steps import Retired
+from models.assessment import Assessed
 
-__all__ = ["FleetSink"]
+__all__ = ["Discarded", "RejectedSink", "Show"]
+
+VERSION = 1
 
 
-class FleetSink(DynamicSink[Any]):
-    """Takes ``(class, Assessed | Silence | Decision)`` and `Rejected` into a fleet.
+class Show:
+    """Shows the assets of one shard and class.
 
-    The fleet holds only the newest of everything, so items that come twice change nothing but the count of rejections.
+    What it remembers is what the fleet holds of them, so that right after a restart every asset has its series, an open
+    page among them, whether it has sent anything since or not.
+
+    Parameters
+    ----------
+    equipment
+        The class.
+    fleet
+        The table.
+    """
+
+    def __init__(self, equipment: EquipmentClass, fleet: Fleet) -> None:
+        self._name, self._fleet = equipment.name, fleet
+        self._names: list[str] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state: the fleet keeps the account."""
+        return 0
+
+    def __call__(self, item: Assessed | Silence | Retired) -> Iterator[None]:
+        """Show one item."""
+        if isinstance(item, Retired):
+            for name in item.names:
+                self._fleet.retire(name, self._name)
+        elif isinstance(item, Silence):
+            self._names = item.names
+            self._fleet.silent(item, self._name)
+        else:
+            self._names = item.windows.names
+            self._fleet.update(item, self._name)
+        yield from ()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the fleet holds of the shard's assets."""
+        names, now = self._fleet.export(self._name, self._names)
+        return {"version": VERSION, "names": names, "columns": {field: now[field] for field in now.dtype.names or ()}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self._names = list(state["names"])
+        self._fleet.restore(self._name, self._names, state["columns"])
+
+
+class RejectedSink(DynamicSink[Rejected]):
+    """Takes rejected input into the fleet, for the page.
 
     Parameters
     ----------
     fleet
         The table.
-    told
-        Called with each decision, for a line on a terminal.
     """
 
-    def __init__(self, fleet: Fleet, told: Callable[[Decision], None] = lambda decision: None) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._told = told
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> _FleetPartition:
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Rejected]:
         """Build the sink of a worker."""
-        return _FleetPartition(self._fleet, self._told)
+        return _Rejected(self._fleet)
 
 
-class _FleetPartition(StatelessSinkPartition[Any]):
-    def __init__(self, fleet: Fleet, told: Callable[[Decision], None]) -> None:
+class _Rejected(StatelessSinkPartition[Rejected]):
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._told = told
 
+    def write_batch(self, items: list[Rejected]) -> None:
+        self._fleet.reject(items)
+
+
+class Discarded(DynamicSink[Any]):
+    """Takes what nobody wants: a dataflow ends in sinks."""
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Any]:
+        """Build the sink of a worker."""
+        return _Discarded()
+
+
+class _Discarded(StatelessSinkPartition[Any]):
     def write_batch(self, items: list[Any]) -> None:
-        rejected = [item for item in items if isinstance(item, Rejected)]
-        if rejected:
-            self._fleet.reject(rejected)
-        for item in items:
-            if isinstance(item, Rejected):
-                continue
-            equipment, result = item
-            if isinstance(result, Decision):
-                self._fleet.decide(result)
-                self._told(result)
-            elif isinstance(result, Silence):
-                self._fleet.silent(result, equipment)
-            else:
-                self._fleet.update(result, equipment)
+        pass

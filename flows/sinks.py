@@ -11,14 +11,17 @@ The archive is a folder of Parquet that DuckDB, Polars and pandas read without t
 ``rejected/...``
     rejected input with its raw bytes, by the class of its asset and the day of its event time, where they are known.
 
-All of them take items at least once: after a crash and a resume, rows since the last snapshot are there twice.
+With a recovery store each row stands there once, whatever happened: see `flows.rolled`. Without one, what was still
+being collected is lost if the process is killed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,16 +31,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.outputs import DynamicSink, FixedPartitionedSink, StatefulSinkPartition, StatelessSinkPartition
 
 from features.signals import EquipmentClass
 from features.telemetry import Rejected
-from features.windows import ClosedWindows, Silence
+from features.windows import Silence
 from flows.dispatch import Decision
+from flows.metrics import Pipeline
 from flows.rolled import RolledFiles
-from flows.rows import DAY_US, decision_rows, feature_rows, plausible, rejected_rows, score_rows, score_schema
+from flows.rows import ArchiveRows, day_of, plausible, rejected_rows, score_rows, score_schema
 
 __all__ = ["ArchiveSink", "DeadLetterSink", "ScoreRows"]
+
+WRITERS = 2
+"""Writers of the archive: more would make more files that hold an hour, and one would be as fast as one process."""
 
 
 class _Written(StatelessSinkPartition[Any]):
@@ -144,8 +151,60 @@ def _write_csv(table: pa.Table, path: Path) -> None:
             pacsv.write_csv(table, file, pacsv.WriteOptions(include_header=False, quoting_style="needed"))
 
 
-class DeadLetterSink(DynamicSink[Rejected]):
-    """Takes `Rejected` and keeps it with its raw bytes, as Parquet.
+class ArchiveSink(FixedPartitionedSink[ArchiveRows, dict[str, Any]]):
+    """Takes ``(key, ArchiveRows)`` and keeps the rows for ever, as Parquet.
+
+    Parameters
+    ----------
+    folder
+        Folder of the archive.
+    pipeline
+        Shows where it is stalled.
+    stop
+        Once it is set, nothing waits for a full disk any more.
+    store
+        Id of the recovery store, empty without one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pipeline: Pipeline | None = None,
+        stop: threading.Event | None = None,
+        store: str = "",
+    ) -> None:
+        self._rolled = _Rolled(folder, "archive", pipeline, stop, store)
+
+    def list_parts(self) -> list[str]:
+        """Return the writers, the same for the life of a recovery store."""
+        return [f"a{number}" for number in range(WRITERS)]
+
+    def part_fn(self, item_key: str) -> int:
+        """Return the writer of a key."""
+        return zlib.crc32(item_key.encode())
+
+    def build_part(self, step_id: str, for_part: str, resume_state: dict[str, Any] | None) -> _Archive:
+        """Return a writer at its beginning, or as a snapshot left it."""
+        return _Archive(self._rolled(for_part, resume_state))
+
+
+class _Archive(StatefulSinkPartition[ArchiveRows, dict[str, Any]]):
+    def __init__(self, files: RolledFiles) -> None:
+        self._files = files
+
+    def write_batch(self, values: list[ArchiveRows]) -> None:
+        for table, equipment, day, rows, first_us, last_us in values:
+            self._files.add((table, equipment, day), rows, first_us, last_us)
+
+    def snapshot(self) -> dict[str, Any]:
+        return self._files.state()
+
+    def close(self) -> None:
+        self._files.close()
+
+
+class DeadLetterSink(FixedPartitionedSink[Rejected, dict[str, Any]]):
+    """Takes ``(key, Rejected)`` and keeps it with its raw bytes, as Parquet.
 
     Parameters
     ----------
@@ -153,74 +212,70 @@ class DeadLetterSink(DynamicSink[Rejected]):
         Folder of the archive; rejected input lies in ``rejected/`` below it.
     class_of
         The class of an asset, None for an unknown one.
+    pipeline, stop, store
+        As for `ArchiveSink`.
     """
 
-    def __init__(self, folder: Path, class_of: Callable[[str], str | None] = lambda asset: None) -> None:
-        self._folder, self._class_of = folder, class_of
+    def __init__(
+        self,
+        folder: Path,
+        class_of: Callable[[str], str | None] = lambda asset: None,
+        pipeline: Pipeline | None = None,
+        stop: threading.Event | None = None,
+        store: str = "",
+    ) -> None:
+        self._class_of = class_of
+        self._rolled = _Rolled(folder, "dead_letters", pipeline, stop, store)
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Rejected]:
-        """Build the sink of a worker."""
-        files = RolledFiles(self._folder, worker_index)
+    def list_parts(self) -> list[str]:
+        """Return the writers, the same for the life of a recovery store."""
+        return [f"r{number}" for number in range(WRITERS)]
 
-        def write(items: list[Rejected]) -> None:
-            def key(item: Rejected) -> tuple[str, str]:
-                equipment = None if item.asset is None else self._class_of(item.asset)
-                start_us = plausible(item.start_us)
-                return equipment or "unknown", "unknown" if start_us is None else _day(start_us)
+    def part_fn(self, item_key: str) -> int:
+        """Return the writer of a key."""
+        return zlib.crc32(item_key.encode())
 
-            for (equipment, day), group in groupby(sorted(items, key=key), key):
-                some = list(group)
-                times = [item.start_us or 0 for item in some] if day != "unknown" else [0]
-                files.add(("rejected", equipment, day), rejected_rows(some), min(times), max(times))
-
-        return _Written(write, files.close)
-
-
-class ArchiveSink(DynamicSink[Any]):
-    """Takes ``(class, Assessed | Silence | Decision | (seconds, ClosedWindows))`` and keeps it for ever, as Parquet.
-
-    Parameters
-    ----------
-    folder
-        Folder of the archive.
-    classes
-        Equipment classes by name.
-    """
-
-    def __init__(self, folder: Path, classes: Mapping[str, EquipmentClass]) -> None:
-        self._folder, self._classes = folder, classes
-
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Any]:
-        """Build the sink of a worker."""
-        files = RolledFiles(self._folder, worker_index)
-
-        def write(items: list[Any]) -> None:
-            for name, result in items:
-                equipment = self._classes[name]
-                if isinstance(result, Decision):
-                    start_us = result.window_start_us
-                    files.add(("decisions", name, _day(start_us)), decision_rows([result]), start_us, start_us)
-                elif isinstance(result, tuple):
-                    length_s, windows = result
-                    _add(files, f"features_{length_s:g}s", name, windows, feature_rows(windows, equipment))
-                elif not isinstance(result, Silence):
-                    windows = result.windows
-                    _add(files, "features", name, windows, feature_rows(windows, equipment))
-                    scores = score_rows(result, equipment).drop_columns(["page"])
-                    _add(files, "scores", name, windows, scores)
-
-        return _Written(write, files.close)
+    def build_part(self, step_id: str, for_part: str, resume_state: dict[str, Any] | None) -> _DeadLetters:
+        """Return a writer at its beginning, or as a snapshot left it."""
+        return _DeadLetters(self._rolled(for_part, resume_state), self._class_of)
 
 
-def _add(files: RolledFiles, table: str, name: str, windows: ClosedWindows, rows: pa.Table) -> None:
-    """Add rows, which are those of the windows, to the files of their days."""
-    days = windows.start_us // DAY_US
-    for day in np.unique(days).tolist():
-        here = days == day
-        start_us = windows.start_us[here]
-        some = rows if here.all() else rows.filter(pa.array(here))
-        files.add((table, name, _day(int(start_us[0]))), some, int(start_us.min()), int(start_us.max()))
+class _DeadLetters(StatefulSinkPartition[Rejected, dict[str, Any]]):
+    def __init__(self, files: RolledFiles, class_of: Callable[[str], str | None]) -> None:
+        self._files, self._class_of = files, class_of
+
+    def write_batch(self, values: list[Rejected]) -> None:
+        for (equipment, day), group in groupby(sorted(values, key=self._place), self._place):
+            some = list(group)
+            times = [item.start_us or 0 for item in some] if day != "unknown" else [0]
+            self._files.add(("rejected", equipment, day), rejected_rows(some), min(times), max(times))
+
+    def snapshot(self) -> dict[str, Any]:
+        return self._files.state()
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _place(self, item: Rejected) -> tuple[str, str]:
+        equipment = None if item.asset is None else self._class_of(item.asset)
+        start_us = plausible(item.start_us)
+        return equipment or "unknown", "unknown" if start_us is None else day_of(start_us)
 
 
-def _day(us: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).date().isoformat()
+@dataclass(frozen=True, slots=True)
+class _Rolled:
+    """How the files of one output are made, by writer and state."""
+
+    folder: Path
+    sink: str
+    pipeline: Pipeline | None
+    stop: threading.Event | None
+    store: str
+
+    def __call__(self, writer: str, state: dict[str, Any] | None) -> RolledFiles:
+        self._stalled(False)
+        return RolledFiles(self.folder, writer, state, self.store, stop=self.stop, stalled=self._stalled)
+
+    def _stalled(self, stalled: bool) -> None:
+        if self.pipeline is not None:
+            self.pipeline.sink_stalled.labels(self.sink).set(stalled)

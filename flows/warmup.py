@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from features.signals import EquipmentClass
 from features.telemetry import BLOCKS
+from flows.intake import Intake
 from flows.metrics import Pipeline
-from flows.steps import Assess, Score, Shard, Telemetry, Window
+from flows.sources import Message
+from flows.steps import Assess, Score, Shard, Window
 
 __all__ = ["compile_kernels"]
 
@@ -30,9 +32,10 @@ def _run(equipment: EquipmentClass) -> None:
     detection = msgspec.structs.replace(equipment.detection, warm_up=10)
     short = msgspec.structs.replace(equipment, detection=detection)
     pipeline = Pipeline(CollectorRegistry())
-    deal = Shard({short.name: short}, lambda asset: short.name, {}, 1, None, pipeline)
+    intake = Intake(lambda asset: short.name, {}, pipeline)
+    deal = Shard({short.name: short}, lambda asset: short.name, 1)
     window, score, assess = Window(short, pipeline), Score(short, pipeline), Assess(short, pipeline)
-    batches = [item for _, (_, item) in deal(Telemetry("warm-up", _readings(short), []))]
+    batches = [item for _, (_, item) in deal(intake(Message("warm-up", "blocks", _readings(short))))]
     steps = [step for item in batches for step in window(item)]
     for step in [*steps, *window.end()]:
         for scored in score(step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -64,9 +65,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
-    run = _command(commands, "run", "the dataflow of a site", "vigie run site.toml --page")
+    run = _command(commands, "run", "the dataflow of a site", "vigie run site.toml --page --recovery state/")
     run.add_argument("site", metavar="SITE.toml", help="the site file")
     run.add_argument("--page", action="store_true", help="serve the page at / beside /metrics")
+    run.add_argument(
+        "--recovery", metavar="DIR", default=os.environ.get("BYTEWAX_RECOVERY_DIRECTORY"),
+        help="keep a snapshot there each minute, and go on from it after a stop or a crash",
+    )  # fmt: skip
+    run.add_argument(
+        "--snapshot-interval", type=_positive, metavar="S",
+        default=float(os.environ.get("BYTEWAX_SNAPSHOT_INTERVAL", "60")),
+        help="seconds between snapshots (default: 60)",
+    )  # fmt: skip
+    run.add_argument("--fresh", action="store_true", help="set the present recovery store aside and start anew")
+    run.add_argument(
+        "--processes",
+        type=_processes,
+        default=1,
+        metavar="N",
+        help="processes on this machine, kept alive (default: 1)",
+    )
+    run.add_argument(
+        "--address", type=_address, action="append", default=[], metavar="HOST:PORT",
+        help="a cluster of several machines: where each process listens for the others, once for each, in their order",
+    )  # fmt: skip
+    run.add_argument("--process", type=_count, metavar="I", help="which of the --address is this one, from 0")
+    # Between the supervisor and its processes.
+    run.add_argument("--serve", type=_address, help=argparse.SUPPRESS)
+    run.add_argument("--account", help=argparse.SUPPRESS)
+    run.add_argument("--holds-store", action="store_true", help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
     score = _command(
@@ -123,6 +150,13 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 1_000_000):
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 1000000, got {text!r}")
     return int(text)
+
+
+def _processes(text: str) -> int:
+    count = _count(text)
+    if not 1 <= count <= 64:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 64, got {text!r}")
+    return count
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -8,9 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from flows.cluster import Place
+from flows.recovery import Store
 from vigie.command import Failure
 from vigie.say import account_line
 
@@ -20,10 +23,11 @@ __all__ = ["demo", "run"]
 def demo(given: argparse.Namespace) -> int:
     """Run the whole pipeline on a simulated fleet."""
     from features.signals import load_class
+    from flows.intake import Input
+    from flows.known import Known
     from flows.runs import Live
     from flows.simulator.fleet import Fleet, FleetPlan
     from flows.simulator.source import SimulatorSource
-    from flows.steps import Input
     from flows.warmup import compile_kernels
 
     if given.lifts + given.boilers == 0:
@@ -45,7 +49,7 @@ def demo(given: argparse.Namespace) -> int:
     with _stopped_by_signal(given.duration) as stop:
         live = Live(
             classes=classes,
-            register=fleet.register,
+            known=Known(fleet.register),
             sources={"simulator": SimulatorSource(plan, given.speed, stop)},
             inputs={"simulator": Input(endless=True)},
             address=given.address,
@@ -59,19 +63,38 @@ def demo(given: argparse.Namespace) -> int:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run the dataflow of a site."""
+    """Run the dataflow of a site, in this process or as several."""
+    from flows.recovery import StoreError, open_store
     from flows.runs import live_site
     from flows.site import load_site
     from flows.warmup import compile_kernels
 
+    place = _place(given)
     site, problems = load_site(given.site)
     if site is None:
         raise Failure("; ".join(problems))
     with _said_when_slow():
         compile_kernels(site.classes.values())
-    with _stopped_by_signal(None) as stop:
-        live = live_site(site, stop, page=given.page)
-        _serve(live, f"{site.site.name}: {len(live.register)} assets")
+    with ExitStack() as held:
+        store = None
+        if given.recovery is not None and not given.holds_store:
+            command = f"vigie run {given.site} --recovery {given.recovery}"
+            try:
+                store = held.enter_context(
+                    open_store(Path(given.recovery), site.site.shards, site.classes, command, given.fresh, say)
+                )
+            except StoreError as error:
+                raise Failure(str(error)) from None
+        stop = held.enter_context(_stopped_by_signal(None))
+        if given.processes > 1 or (place.processes > 1 and place.serves is None):
+            from vigie.several import supervise
+
+            return supervise(given, site, place, stop)
+        if given.holds_store:
+            store = Store.held(Path(given.recovery))  # by the supervisor
+        live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
+        live.epoch = timedelta(seconds=given.snapshot_interval)
+        _serve(live, f"{site.site.name}: {len(live.known.register)} assets")
     return 0
 
 
@@ -79,9 +102,10 @@ def _serve(live: object, what: str) -> None:
     from flows.dispatch import Decision
     from flows.exporter import Server
     from flows.runs import Live
+    from models.detector import StateError
 
     assert isinstance(live, Live)
-    register = live.register
+    known = live.known
 
     def serving(server: Server) -> None:
         print(f"vigie watches {what}")
@@ -89,7 +113,7 @@ def _serve(live: object, what: str) -> None:
 
     def told(decision: Decision) -> None:
         at = datetime.fromtimestamp(decision.window_start_us / 1e6, UTC)
-        asset = register.get(decision.asset)
+        asset = known.register.get(decision.asset)
         to = f" to {asset.provider}" if decision.rung == "page" and asset is not None and asset.provider else ""
         what = decision.outcome if decision.rung == "closed" else decision.rung + to
         print(f"{at:%Y-%m-%d %H:%M} {decision.asset} {what}: {decision.reason}", flush=True)
@@ -97,13 +121,38 @@ def _serve(live: object, what: str) -> None:
     live.told = told
     try:
         account = live.run(serving)
+    except StateError as error:
+        raise Failure(f"{error}; to start anew add --fresh") from None
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) and error.filename is None:
             raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None
         raise Failure(str(error)) from None
     if not live.stop.is_set():
         print("every input has ended")
-    print(account_line(account))
+    print(account_line(account), flush=True)
+
+
+def say(sentence: str) -> None:
+    print(f"vigie: {sentence}", file=sys.stderr, flush=True)
+
+
+def _place(given: argparse.Namespace) -> Place:
+    """Return the place of this process among those that the command names."""
+    addresses = tuple(f"{host}:{port}" for host, port in given.address)
+    if given.processes > 1 and addresses:
+        raise Failure("give --processes for several processes here, or --address for each process of a cluster")
+    if given.process is not None and not 0 <= given.process < max(1, len(addresses)):
+        raise Failure(f"--process counts from 0 to the last --address; got {given.process}")
+    if len(addresses) > 1 and given.process is None:
+        raise Failure("with several --address, --process says which of them is this one")
+    if len(addresses) > 1 and given.recovery is None:
+        say("without --recovery a cluster begins anew whenever one of its processes dies")
+    return Place(
+        given.process or 0,
+        addresses if len(addresses) > 1 else (),
+        None if given.account is None else Path(given.account),
+        given.serve,
+    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -72,9 +73,11 @@ class SimulatorSource(FixedPartitionedSource[Message, dict[str, Any]]):
         self, step_id: str, for_part: str, resume_state: dict[str, Any] | None
     ) -> StatefulSourcePartition[Message, dict[str, Any]]:
         """Return the fleet at its beginning, or where a snapshot left it."""
-        fleet = Fleet(self.plan)
-        if resume_state is not None:
-            fleet.load(resume_state)
+        if resume_state is None:
+            return _Partition(self, Fleet(self.plan))
+        # The fleet goes on with the days that it began with, whenever it is resumed.
+        fleet = Fleet(replace(self.plan, start_us=resume_state["start_us"]))
+        fleet.load(resume_state["fleet"])
         return _Partition(self, fleet)
 
 
@@ -88,13 +91,13 @@ class _Partition(StatefulSourcePartition[Message, dict[str, Any]]):
     def next_batch(self) -> list[Message]:
         source, fleet = self._source, self._fleet
         self._awake = None
-        if fleet.time_us >= source.plan.end_us or (source.stop is not None and source.stop.is_set()):
+        if fleet.time_us >= fleet.plan.end_us or (source.stop is not None and source.stop.is_set()):
             raise StopIteration
-        due_us = source.plan.end_us
+        due_us = fleet.plan.end_us
         if source.speed is not None:
             due_us = min(due_us, self._from_us + int((source.clock() - self._began) * source.speed * 1e6))
         batch = fleet.advance(due_us, source.readings)
-        if source.speed is not None and fleet.time_us >= due_us and due_us < source.plan.end_us:
+        if source.speed is not None and fleet.time_us >= due_us and due_us < fleet.plan.end_us:
             self._awake = source.now() + timedelta(seconds=source.wake_s)
         if not batch.num_rows:
             return []
@@ -104,4 +107,4 @@ class _Partition(StatefulSourcePartition[Message, dict[str, Any]]):
         return self._awake
 
     def snapshot(self) -> dict[str, Any]:
-        return self._fleet.state()
+        return {"start_us": self._fleet.plan.start_us, "fleet": self._fleet.state()}

@@ -1,0 +1,260 @@
+"""Several processes as one run: started together, restarted together, and scraped as one.
+
+A process that dies takes the others with it, since each holds a part of every snapshot: all start again from the last
+one, after a pause that doubles from one failure to the next. Meanwhile what each has last said is shown on, so that no
+alert ends because its process is starting again.
+
+Processes on several hosts have no supervisor in common. Each host's tells those of the others that it lives, by a
+datagram a second to the port of each; where one falls silent the run is restarted, because a connection that was cut is
+not noticed by itself for many minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flows import metrics
+from flows.merged import merged
+
+__all__ = ["Heartbeat", "Pauses", "Supervisor", "free_ports"]
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+STEADY_S = 120.0
+"""A run that has lasted so long was no failed start: the next pause is the first again."""
+DRAIN_S = 10.0
+"""How long processes have to end by themselves before they are killed."""
+SHOWN_ON_S = 300.0
+"""How long the last exposition of a process that is gone is shown on: longer than a restart, shorter than a lie."""
+BEAT_S = 1.0
+SILENT_S = 10.0
+"""A host that was there and has not been heard for so long is cut off."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody uses."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@dataclass
+class Pauses:
+    """How long to wait before the next start.
+
+    Examples
+    --------
+    >>> pauses = Pauses()
+    >>> [pauses.after(3.0) for _ in range(8)], pauses.after(3600.0)
+    ([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0], 1.0)
+    """
+
+    _next_s: float = FIRST_PAUSE_S
+
+    def after(self, lasted_s: float) -> float:
+        """Return the pause after a run that has lasted so long."""
+        if lasted_s >= STEADY_S:
+            self._next_s = FIRST_PAUSE_S
+        pause_s = self._next_s
+        self._next_s = min(LONGEST_PAUSE_S, 2.0 * pause_s)
+        return pause_s
+
+
+class Heartbeat:
+    """Tells the other hosts of a cluster that this one lives, and hears which of them have fallen silent.
+
+    Parameters
+    ----------
+    own, others
+        Host and port of this process and of those on other hosts; the datagrams use the same numbers as the
+        connections.
+    clock
+        Monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, own: tuple[str, int], others: Sequence[tuple[str, int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._others = {(socket.gethostbyname(host), port) for host, port in others}
+        self._heard: dict[tuple[str, int], float] = {}
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((socket.gethostbyname(own[0]), own[1]))
+        self._socket.settimeout(BEAT_S / 4)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="vigie-heartbeat", daemon=True)
+        self._thread.start()
+
+    @property
+    def silent(self) -> list[str]:
+        """Hosts that were heard once and are not any more."""
+        now = self._clock()
+        return [f"{h}:{p}" for (h, p), at in sorted(self._heard.items()) if now - at > SILENT_S]
+
+    @property
+    def missing(self) -> list[str]:
+        """Hosts that have never been heard, or not for long."""
+        return sorted({f"{h}:{p}" for h, p in self._others - self._heard.keys()} | set(self.silent))
+
+    def forget(self) -> None:
+        """Wait for every host anew."""
+        self._heard.clear()
+
+    def close(self) -> None:
+        """Fall silent."""
+        self._over.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _beat(self) -> None:
+        due = self._clock()
+        while not self._over.is_set():
+            if self._clock() >= due:
+                due = self._clock() + BEAT_S
+                for other in self._others:
+                    with contextlib.suppress(OSError):
+                        self._socket.sendto(b"vigie", other)
+            with contextlib.suppress(OSError):
+                _, sender = self._socket.recvfrom(64)
+                if sender in self._others:
+                    self._heard[sender] = self._clock()
+
+
+@dataclass
+class _Child:
+    """A process of the run, where it serves, and what it has last said."""
+
+    command: list[str]
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+    text: bytes = b""
+    said_s: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    """Keeps the processes of a run alive.
+
+    Parameters
+    ----------
+    commands
+        How each process is started, and the address of its `/metrics`.
+    stop
+        Ends the run.
+    prepare
+        Called before each start.
+    said
+        Told in a sentence what happens.
+    heartbeat
+        Where the run spans hosts.
+    clock
+        Monotonic clock in seconds.
+    """
+
+    commands: Sequence[tuple[list[str], str]]
+    stop: threading.Event
+    prepare: Callable[[], None] = lambda: None
+    said: Callable[[str], None] = lambda sentence: None
+    heartbeat: Heartbeat | None = None
+    clock: Callable[[], float] = time.monotonic
+    restarts: int = 0
+    _children: list[_Child] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._children = [_Child(command, url) for command, url in self.commands]
+
+    @property
+    def up(self) -> list[bool]:
+        """Which processes run."""
+        return [child.process is not None and child.process.poll() is None for child in self._children]
+
+    def run(self) -> int:
+        """Run until every process has ended by itself, or `stop` is set; return the exit code."""
+        pauses = Pauses()
+        while True:
+            self._start()
+            began = self.clock()
+            failed = self._wait()
+            if failed is None:
+                return self._end()
+            self._end()
+            lasted_s = self.clock() - began
+            pause_s = pauses.after(lasted_s)
+            self.restarts += 1
+            self.said(f"{failed} after {lasted_s:.0f} s; every process starts again in {pause_s:g} s")
+            if self.stop.wait(pause_s):
+                return 0
+
+    def exposition(self) -> bytes:
+        """Return the metrics of all processes as one, and the supervisor's own."""
+        now = self.clock()
+        with self._lock:
+            for child in self._children:
+                if child.process is not None and child.process.poll() is None:
+                    with contextlib.suppress(OSError), urllib.request.urlopen(child.url, timeout=5.0) as answer:
+                        child.text, child.said_s = answer.read(), now
+            texts = [child.text for child in self._children if child.text and now - child.said_s < SHOWN_ON_S]
+        return merged(texts) + self._own()
+
+    def _own(self) -> bytes:
+        up, restarts = metrics.PROCESS_UP, metrics.PROCESS_RESTARTS
+        samples = {
+            up: [f'{up.name}{{process="{number}"}} {int(lives)}' for number, lives in enumerate(self.up)],
+            restarts: [f"{restarts.name} {self.restarts}"],
+        }
+        lines = [
+            line
+            for family, values in samples.items()
+            for line in (f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.type}", *values)
+        ]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _start(self) -> None:
+        self.prepare()
+        if self.heartbeat is not None:
+            self.heartbeat.forget()
+        for child in self._children:
+            child.process = subprocess.Popen(child.command)
+
+    def _wait(self) -> str | None:
+        """Wait for a process to die, and say which; None where all have ended well, or shall."""
+        while not self.stop.wait(0.1):
+            codes = [None if child.process is None else child.process.poll() for child in self._children]
+            for number, code in enumerate(codes):
+                if code is not None and code != 0:
+                    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                    return f"process {number} {how}"
+            if all(code == 0 for code in codes):
+                return None
+            if self.heartbeat is not None and self.heartbeat.silent:
+                return f"nothing is heard of {', '.join(self.heartbeat.silent)} any more: the run was stopped"
+        return None
+
+    def _end(self) -> int:
+        """Let every process end, and kill those that do not; return the worst exit code."""
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = self.clock() + DRAIN_S
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - self.clock()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        return max((abs(process.returncode) for process in running), default=0)
