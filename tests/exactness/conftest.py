@@ -42,6 +42,12 @@ def arrivals() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def chain() -> ModuleType:
+    """The steps of the dataflow in a row, without the engine."""
+    return _module("chain")
+
+
+@pytest.fixture(scope="session")
 def oracle() -> ModuleType:
     """Windows, statistics and acceptance in plain NumPy."""
     return _module("oracle")
