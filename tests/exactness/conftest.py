@@ -48,6 +48,12 @@ def chain() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def flow_process() -> ModuleType:
+    """The whole dataflow under the engine, and the program that runs it as one process of a cluster."""
+    return _module("flow_process")
+
+
+@pytest.fixture(scope="session")
 def oracle() -> ModuleType:
     """Windows, statistics and acceptance in plain NumPy."""
     return _module("oracle")
