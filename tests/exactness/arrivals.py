@@ -45,7 +45,7 @@ class Message(NamedTuple):
     blocks: tuple[Block, ...]
 
 
-VALUES: dict[str, Callable[[Rng, int], NDArray[np.float64]]] = {
+VALUES: dict[str, Callable[[Rng, int], Any]] = {
     "constant": lambda rng, n: np.full(n, float(rng.integers(-5, 6))),
     "noise": lambda rng, n: rng.normal(0.0, 3.0, n),
     "walk": lambda rng, n: rng.normal(0.0, 1.0, n).cumsum() + 20.0,
@@ -123,7 +123,7 @@ def arrange(
         j = i + int(rng.integers(1, most + 1))
         some = [placed[k] for k in order[i:j]]
         if shuffled:
-            rng.shuffle(some)  # type: ignore[arg-type]
+            some = [some[k] for k in rng.permutation(len(some))]
         messages.append(Message(str(rng.choice(list(sources))), tuple(some)))
         i = j
     return messages
@@ -218,7 +218,9 @@ class Run:
             ends = (b.last_us if b.last_us <= self.limit_us else clock for b in message.blocks)
             clocks = np.maximum.accumulate([clock, *ends])[1:].tolist()
         for number, shard in enumerate(self.shards):
-            mine = [i for i, b in enumerate(message.blocks) if zlib.crc32(b.asset.encode()) % len(self.shards) == number]
+            mine = [
+                i for i, b in enumerate(message.blocks) if zlib.crc32(b.asset.encode()) % len(self.shards) == number
+            ]
             if not mine:
                 continue
             blocks = [message.blocks[i] for i in mine]

@@ -83,7 +83,8 @@ class Chain:
             elif kind == "dispatch":
                 self._dispatch(which[0]).load(state)
             else:
-                for step, remembered in zip(self._steps(which[0], which[1]), state, strict=True):
+                steps: tuple[Any, ...] = self._steps(which[0], which[1])
+                for step, remembered in zip(steps, state, strict=True):
                     step.load(remembered)
 
     def restart(self) -> None:
@@ -148,7 +149,9 @@ class Chain:
                 for result in assess(scored):
                     if isinstance(result, Silence):
                         names, since = result.names, result.since_us.tolist()
-                        self.known.silences += [(names[r], at) for r, at in zip(result.rows.tolist(), since, strict=True)]
+                        self.known.silences += [
+                            (names[r], at) for r, at in zip(result.rows.tolist(), since, strict=True)
+                        ]
                     elif isinstance(result, Assessed):
                         self._take(name, result)
 

@@ -21,7 +21,9 @@ from flows.results import Results
 from flows.sinks import ScoreRows
 
 
-def run(messages: list[Any], equipment: EquipmentClass, out: Path, shards: int, batch: int, *cluster: Any) -> dict[str, int]:
+def run(
+    messages: list[Any], equipment: EquipmentClass, out: Path, shards: int, batch: int, *cluster: Any
+) -> dict[str, int]:
     """Run the dataflow over messages to their end, alone or as a process of a cluster; return the account."""
     pipeline = Pipeline(CollectorRegistry())
     classes = {equipment.name: equipment}

@@ -96,7 +96,9 @@ class Window:
     state_code: float = np.nan
 
 
-def windows(readings: Iterable[Reading], length_us: int, state_signal: str | None = None) -> dict[tuple[str, int], Window]:
+def windows(
+    readings: Iterable[Reading], length_us: int, state_signal: str | None = None
+) -> dict[tuple[str, int], Window]:
     """Return the windows of accepted readings by asset and start; no time stands twice in a signal of an asset."""
     grouped: dict[tuple[str, int], dict[str, list[Reading]]] = defaultdict(lambda: defaultdict(list))
     for reading in readings:
@@ -115,7 +117,9 @@ def windows(readings: Iterable[Reading], length_us: int, state_signal: str | Non
     return found
 
 
-def first_wins(readings: Iterable[Reading], ranges: dict[str, tuple[float, float]]) -> tuple[list[Reading], dict[str, int]]:
+def first_wins(
+    readings: Iterable[Reading], ranges: dict[str, tuple[float, float]]
+) -> tuple[list[Reading], dict[str, int]]:
     """Take readings in the order of their arrival, all within the lateness; return the accepted, and why others not."""
     seen: set[tuple[str, str, int]] = set()
     accepted: list[Reading] = []

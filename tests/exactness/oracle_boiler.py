@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -143,7 +144,7 @@ def difference(
             continue
         marks = [window[0], *edges[bisect_right(edges, window[0]) : bisect_left(edges, window[1])], window[1]]
         total, known = [], 0
-        for begin, end in zip(marks[:-1], marks[1:], strict=True):
+        for begin, end in pairwise(marks):
             one, other = newest(warm, begin), newest(cold, begin)
             if one and other and begin < min(one[0], other[0]) + hold_us:
                 total.append((one[1] - other[1]) * (end - begin))
@@ -269,7 +270,11 @@ def _fit(
 
 
 def circulation(
-    power: Sequence[Sample], flow: Sequence[Sample], windows: Sequence[Span], running_w: float = 5.0, hold_s: float = 5.0
+    power: Sequence[Sample],
+    flow: Sequence[Sample],
+    windows: Sequence[Span],
+    running_w: float = 5.0,
+    hold_s: float = 5.0,
 ) -> list[dict[str, float]]:
     """Return the work a cubic metre and the mean flow while the pump runs, in each window."""
     runs: list[tuple[int, float, float]] = []

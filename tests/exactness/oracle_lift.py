@@ -1,7 +1,7 @@
 """Trips, doors and levelling of a whole series, found by looking back over all of it.
 
-Written from the documentation of `features.lift`. Each function takes samples ``(time_us, value)`` that rise in time and
-windows ``(start_us, end_us)``, and returns a dict of outputs for each window, NaN where a window cannot know.
+Written from the documentation of `features.lift`. Each function takes samples ``(time_us, value)`` that rise in time,
+and windows ``(start_us, end_us)``; it returns a dict of outputs for each window, NaN where a window cannot know.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def in_motion(speeds: Sequence[Sample], moving: float, hold_us: int) -> tuple[li
 
 
 def trips(
-    speeds: Sequence[Sample], currents: Sequence[Sample], windows: Sequence[Span], moving: float = 0.05, hold_s: float = 2.0
+    speeds: Sequence[Sample],
+    currents: Sequence[Sample],
+    windows: Sequence[Span],
+    moving: float = 0.05,
+    hold_s: float = 2.0,
 ) -> list[dict[str, float]]:
     """Return what the trips of a car say in each window."""
     hold_us = round(hold_s * 1e6)
@@ -110,7 +114,11 @@ def crossing(level: float, before: Sample, after: Sample) -> float:
 
 
 def doors(
-    positions: Sequence[Sample], windows: Sequence[Span], closed: float = 0.05, opened: float = 0.95, hold_s: float = 2.0
+    positions: Sequence[Sample],
+    windows: Sequence[Span],
+    closed: float = 0.05,
+    opened: float = 0.95,
+    hold_s: float = 2.0,
 ) -> list[dict[str, float]]:
     """Return what the cycles of a door say in each window."""
     done: list[tuple[int, float, float, int]] = []
@@ -142,7 +150,7 @@ def doors(
 
 
 class _Cycle:
-    """The samples of a door since it was last closed, or since it was first seen open; nothing where neither is known."""
+    """The samples of a door since it was last closed, or was first seen open; nothing where neither is known."""
 
     def __init__(self, samples: Sequence[Sample], closed: float, opened: float) -> None:
         self.samples, self.closed, self.opened = samples, closed, opened

@@ -36,7 +36,9 @@ from sized join spread using (asset, signal, start_us)
 """
 
 
-def windows(readings: Sequence[tuple[str, str, int, float]], length_us: int) -> dict[tuple[str, str, int], dict[str, float]]:
+def windows(
+    readings: Sequence[tuple[str, str, int, float]], length_us: int
+) -> dict[tuple[str, str, int], dict[str, float]]:
     """Return the statistics of accepted readings by asset, signal and start of the window."""
     columns = list(zip(*readings, strict=True))
     table = pa.table(

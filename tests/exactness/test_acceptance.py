@@ -6,8 +6,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 

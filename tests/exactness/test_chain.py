@@ -50,7 +50,9 @@ def worn(machine: Machine) -> EquipmentClass:
     return machine(window_s=5.0, lateness_s=15.0, idle_after_s=60.0)
 
 
-def run(chain: ModuleType, equipment: EquipmentClass, messages: list[Any], shards: int, restart: Any, pickled: bool) -> Any:
+def run(
+    chain: ModuleType, equipment: EquipmentClass, messages: list[Any], shards: int, restart: Any, pickled: bool
+) -> Any:
     one = chain.Chain({"machine": equipment}, lambda asset: "machine", shards)
     for number, message in enumerate(messages):
         one.push(Message(message.source, "blocks", chain.record_batch(message.blocks)), pickled)

@@ -50,7 +50,9 @@ def lift(draw: Any, rng: Any, seconds: int, begin_us: int) -> Series:
     speed = path(rng, len(at), 0.0, 1.0, 25) * rng.choice([-1.0, 1.0]) + rng.normal(0, 0.004, len(at))
     return {
         "car_speed": thinned(draw, rng, at, speed),
-        "motor_current": thinned(draw, rng, at + draw(st.sampled_from([0, 37_000])), 5.0 + 8 * np.abs(speed) + rng.random(len(at))),
+        "motor_current": thinned(
+            draw, rng, at + draw(st.sampled_from([0, 37_000])), 5.0 + 8 * np.abs(speed) + rng.random(len(at))
+        ),
         "door_position": thinned(draw, rng, at, np.clip(path(rng, len(at), 0.0, 1.0, 30), -0.1, 1.1)),
         "landing_offset": thinned(draw, rng, slow, rng.normal(0, 5, len(slow))),
         "motor_temperature": (slow[::10], rng.normal(40, 1, len(slow[::10]))),
@@ -66,9 +68,13 @@ def boiler(draw: Any, rng: Any, seconds: int, begin_us: int) -> Series:
     return {
         "burner_modulation": thinned(draw, rng, at, np.where(fires, rng.uniform(0.2, 1.0, n), 0.0)),
         "ignition": thinned(draw, rng, at, spark.astype(np.float64)),
-        "flame_current": thinned(draw, rng, at + draw(st.sampled_from([0, 250_000])), np.where(fires, rng.uniform(0.5, 9, n), 0.0)),
+        "flame_current": thinned(
+            draw, rng, at + draw(st.sampled_from([0, 250_000])), np.where(fires, rng.uniform(0.5, 9, n), 0.0)
+        ),
         "supply_temperature": thinned(draw, rng, at, supply),
-        "return_temperature": thinned(draw, rng, at + draw(st.sampled_from([0, 499_999])), supply - rng.uniform(5, 15, n)),
+        "return_temperature": thinned(
+            draw, rng, at + draw(st.sampled_from([0, 499_999])), supply - rng.uniform(5, 15, n)
+        ),
         "flue_temperature": thinned(draw, rng, at, 80.0 + rng.normal(0, 2, n)),
         "outdoor_temperature": (at[:: draw(st.sampled_from([1, 60, 900]))], None),
         "water_pressure": thinned(draw, rng, at, 1.5 + rng.normal(0, 0.01, n)),
@@ -83,7 +89,9 @@ def held(series: Series, signal: str) -> list[tuple[int, float]]:
     return [(int(t), float(np.float32(v))) for t, v in zip(at, values, strict=True)]
 
 
-def expected(oracles: Any, name: str, series: Series, windows: list[tuple[int, int]]) -> dict[str, list[dict[str, float]]]:
+def expected(
+    oracles: Any, name: str, series: Series, windows: list[tuple[int, int]]
+) -> dict[str, list[dict[str, float]]]:
     """Return what the oracle says of each cycle in each window."""
     h = {signal: held(series, signal) for signal in (LIFT if name == "lift" else BOILER).signals}
     if name == "lift":
@@ -133,9 +141,13 @@ def arrive(draw: Any, rng: Any, arrivals: ModuleType, equipment: EquipmentClass,
     return messages
 
 
-def check(draw: Any, arrivals: ModuleType, oracles: ModuleType, equipment: EquipmentClass, make: Any, seconds: int) -> None:
+def check(
+    draw: Any, arrivals: ModuleType, oracles: ModuleType, equipment: EquipmentClass, make: Any, seconds: int
+) -> None:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
-    begin_us = draw(st.sampled_from([START_US, START_US + 3_456_789, START_US // 60_000_000 * 60_000_000]), label="begin")
+    begin_us = draw(
+        st.sampled_from([START_US, START_US + 3_456_789, START_US // 60_000_000 * 60_000_000]), label="begin"
+    )
     series = make(draw, rng, seconds, begin_us)
     if "outdoor_temperature" in series:
         at = series["outdoor_temperature"][0]

@@ -96,4 +96,6 @@ def test_both_passes_of_the_hour_keep_their_own_windows(arrivals: ModuleType, tm
     path.write_text("time,flow\n" + "".join(f"{local(at)},{k / 2}\n" for k, at in enumerate(times)))
     outcome = arrivals.run(BOILER, read(path, arrivals, 300))
     assert [start for _, start in sorted(outcome.windows)] == times
-    assert [features[FLOW + 1] for _, (_, _, features) in sorted(outcome.windows.items())] == [k / 2 for k in range(240)]
+    assert [features[FLOW + 1] for _, (_, _, features) in sorted(outcome.windows.items())] == [
+        k / 2 for k in range(240)
+    ]

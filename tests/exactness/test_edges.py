@@ -1,4 +1,4 @@
-"""Cases by hand: clock steps, borders of time and value, rates, silence and return, assets that share or change input."""
+"""Cases by hand: clock steps, borders of time and value, rates, silence and return, several partitions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_a_clock_a_year_ahead_and_back_costs_what_came_before(arrivals: ModuleTy
     assert outcome.windows["a", START_US][0] == 2
 
 
-def test_of_two_readings_of_one_time_the_first_wins_whatever_carries_them(arrivals: ModuleType, machine: Machine) -> None:
+def test_of_two_readings_of_one_time_the_first_wins_whatever_carries_them(
+    arrivals: ModuleType, machine: Machine
+) -> None:
     first = arrivals.Block("a", "slow", START_US, SECOND, (1.0, 2.0, float("nan"), 4.0, 5.0))
     second = arrivals.Block("a", "slow", START_US + 2 * SECOND, SECOND, (30.0, 40.0, 50.0, 60.0))
     for messages in (
@@ -100,14 +102,18 @@ def test_a_block_across_the_ends_of_windows_is_shared_out(arrivals: ModuleType, 
     block = arrivals.Block("a", "slow", START_US + 7_300_000, 1_700_000, tuple(float(k) for k in range(12)))
     for lateness_s in (0.0, 5.0, 30.0):
         outcome = arrivals.run(machine(lateness_s=lateness_s), [arrivals.Message("in", (block,))])
-        assert {(start - START_US) // SECOND: n for (_, start), (n, _, _) in outcome.windows.items()} == {0: 2, 10: 6, 20: 4}
+        assert {(start - START_US) // SECOND: n for (_, start), (n, _, _) in outcome.windows.items()} == {
+            0: 2,
+            10: 6,
+            20: 4,
+        }
 
 
 @pytest.mark.parametrize("time", [0, 1, 7_258_118_399_999_999])
 def test_the_first_and_the_last_time_that_a_clock_may_show(arrivals: ModuleType, machine: Machine, time: int) -> None:
     outcome = arrivals.run(machine(), one_by_one(arrivals, singles(arrivals, [time])))
     assert not outcome.rejected
-    [(asset, start)] = outcome.windows
+    [(_, start)] = outcome.windows
     assert start == time // (10 * SECOND) * 10 * SECOND
 
 
@@ -149,10 +155,14 @@ def test_a_class_cannot_let_infinity_in(tmp_path: Any) -> None:
         ("car_speed", 1.0),
         ("car_speed", 1.2),
         pytest.param(
-            "car_speed", 3.9, marks=pytest.mark.xfail(strict=True, reason="F4 A signal of a cycle may not send four times its rate")
+            "car_speed",
+            3.9,
+            marks=pytest.mark.xfail(strict=True, reason="F4 A signal of a cycle may not send four times its rate"),
         ),
         pytest.param(
-            "car_speed", 2.0, marks=pytest.mark.xfail(strict=True, reason="F4 A signal of a cycle may not send four times its rate")
+            "car_speed",
+            2.0,
+            marks=pytest.mark.xfail(strict=True, reason="F4 A signal of a cycle may not send four times its rate"),
         ),
     ],
 )

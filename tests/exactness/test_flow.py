@@ -1,4 +1,4 @@
-"""The whole dataflow under the engine: one message or many, 1, 4 or 16 shards, one process or two, the same score rows."""
+"""The whole dataflow under the engine: messages, shards, order and processes change no score row."""
 
 from __future__ import annotations
 
@@ -137,10 +137,15 @@ def test_two_processes_change_no_row(
     running = []
     try:
         for process, out in enumerate(outs):
-            command = [sys.executable, script, tmp_path / "messages", tmp_path / "class", out, "16", str(process)]
+            command: list[str | Path] = [sys.executable, script, tmp_path / "messages", tmp_path / "class"]
             log = (tmp_path / f"log-{process}").open("w")
             running.append(
-                subprocess.Popen([*command, *addresses], cwd=Path(__file__).parents[2], stdout=log, stderr=log)
+                subprocess.Popen(
+                    [*command, out, "16", str(process), *addresses],
+                    cwd=Path(__file__).parents[2],
+                    stdout=log,
+                    stderr=log,
+                )
             )
             log.close()
         deadline = time.monotonic() + PATIENCE_S

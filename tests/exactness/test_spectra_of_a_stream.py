@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +30,9 @@ def shaken(window_s: float, lateness_s: float) -> EquipmentClass:
         horizons_s=(),
         signals={
             "quick": Signal(unit="m/s2", range=(-1e3, 1e3), period_s=0.01, description="", bands_hz=BANDS),
-            "calm": Signal(unit="m/s2", range=(-1e3, 1e3), period_s=0.04, description="", bands_hz=((1.0, 5.0), (5.0, 12.5))),
+            "calm": Signal(
+                unit="m/s2", range=(-1e3, 1e3), period_s=0.04, description="", bands_hz=((1.0, 5.0), (5.0, 12.5))
+            ),
             "slow": Signal(unit="Cel", range=(-1e3, 1e3), period_s=1.0, description=""),
         },
         detection=Detection(features=("quick.mean",)),
@@ -68,32 +69,40 @@ def test_spectra_depend_neither_on_the_cut_nor_on_the_order(
     for signal in ("quick", "calm", "slow"):
         period_us = round(equipment.signals[signal].period_s * 1e6)
         count = data.draw(st.sampled_from([70, 1200, 3000]), label="samples") * 10_000 // period_us + 1
-        at = START_US + data.draw(st.sampled_from([0, 4_321, 500_000, 987_654])) + np.arange(count, dtype=np.int64) * period_us
+        at = (
+            START_US
+            + data.draw(st.sampled_from([0, 4_321, 500_000, 987_654]))
+            + np.arange(count, dtype=np.int64) * period_us
+        )
         values = vibration(data.draw, rng, count, period_us / 1e6)
         kept = rng.random(count) >= data.draw(st.sampled_from([0.0, 0.002, 0.02]), label="missing")
         at, values = at[kept], values[kept]
         longest = data.draw(st.sampled_from([1, 64, 100, 130, 1000]), label="longest block")
-        blocks += arrivals.cut(rng, "a", signal, at, values, lateness_us, longest, data.draw(st.sampled_from([0.0, 0.2])))
+        blocks += arrivals.cut(
+            rng, "a", signal, at, values, lateness_us, longest, data.draw(st.sampled_from([0.0, 0.2]))
+        )
         if equipment.signals[signal].bands_hz:
             n = max(64, 1_000_000 // period_us)
             for begin, x in oracle_spectra.segments(list(zip(at.tolist(), values, strict=True)), n, period_us).items():
                 expected[signal, begin // window_us * window_us].append(x)
     messages = arrivals.arrange(rng, blocks, lateness_us, data.draw(st.sampled_from([1, 30, 300])))
     often = data.draw(st.sampled_from([0.0, 0.3]), label="restarts")
-    outcome = arrivals.run(equipment, messages, restart=lambda _: rng.random() < often, pickled=data.draw(st.booleans()))
+    outcome = arrivals.run(
+        equipment, messages, restart=lambda _: rng.random() < often, pickled=data.draw(st.booleans())
+    )
     for (_, start), (_, _, features) in outcome.windows.items():
-        for name, signal in equipment.signals.items():
-            if not signal.bands_hz:
+        for name, shaking in equipment.signals.items():
+            if not shaking.bands_hz:
                 continue
             segments = expected[name, start]
-            said = oracle_spectra.features(segments, signal.period_s, signal.bands_hz)
+            said = oracle_spectra.features(segments, shaking.period_s, shaking.bands_hz)
             # What rounding leaves of an offset and of the other bands.
             floor = 1e-24 + 1e-28 * max((float(np.sum(x**2)) for x in segments), default=0.0)
             for feature, value in said.items():
                 found = float(features[equipment.feature_index[f"{name}.{feature}"]])
                 assert np.isnan(found) == np.isnan(value) or feature == "envelope", (name, feature, start, value, found)
                 if feature == "envelope":
-                    if said[f"band_{signal.bands_hz[-1][0]:g}_{signal.bands_hz[-1][1]:g}"] > 1e6 * floor:
+                    if said[f"band_{shaking.bands_hz[-1][0]:g}_{shaking.bands_hz[-1][1]:g}"] > 1e6 * floor:
                         assert found == pytest.approx(value, rel=1e-9, abs=1e-9), (name, feature, start)
                 elif not np.isnan(value):
                     assert found == pytest.approx(value, rel=1e-9, abs=floor), (name, feature, start)

@@ -38,7 +38,9 @@ def telemetry(draw: Any, arrivals: ModuleType, equipment: EquipmentClass, span_u
     return rng, blocks
 
 
-def check(arrivals: ModuleType, oracle: ModuleType, equipment: EquipmentClass, outcome: Any, messages: list[Any]) -> None:
+def check(
+    arrivals: ModuleType, oracle: ModuleType, equipment: EquipmentClass, outcome: Any, messages: list[Any]
+) -> None:
     """Compare every window, horizon and rejection of a run with the oracle's."""
     ranges = {name: signal.range for name, signal in equipment.signals.items()}
     readings = [oracle.Reading(*r) for r in arrivals.readings_of(messages)]
@@ -74,7 +76,13 @@ def compare(oracle: ModuleType, equipment: EquipmentClass, features: Any, signal
             if np.isnan(expected):
                 assert np.isnan(value), (where, signal, name)
             else:
-                assert abs(value - expected) <= oracle.tolerance(name, signals[signal]), (where, signal, name, expected, value)
+                assert abs(value - expected) <= oracle.tolerance(name, signals[signal]), (
+                    where,
+                    signal,
+                    name,
+                    expected,
+                    value,
+                )
 
 
 def arrival(data: st.DataObject, arrivals: ModuleType, oracle: ModuleType, machine: Machine, shuffled: bool) -> None:
