@@ -145,6 +145,7 @@ class _Asset:
     open_from: int = 0
     home: str = ""
     heard: int = 0
+    silent: bool = False
     seen: set[tuple[str, int]] = field(default_factory=set)
     counts: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
 
@@ -154,7 +155,7 @@ class Acceptance:
 
     Parameters
     ----------
-    window_us, lateness_us, idle_us
+    window_us, lateness_us, idle_us, silent_us
         Of the class.
     ranges
         Plausible range of each signal.
@@ -169,15 +170,17 @@ class Acceptance:
         window_us: int,
         lateness_us: int,
         idle_us: int,
+        silent_us: int,
         ranges: dict[str, tuple[float, float]],
         most: dict[str, int],
         limit_us: int = 2**62,
     ) -> None:
-        self.window_us, self.lateness_us, self.idle_us = window_us, lateness_us, idle_us
+        self.window_us, self.lateness_us, self.idle_us, self.silent_us = window_us, lateness_us, idle_us, silent_us
         self.ranges, self.most, self.limit_us = ranges, most, limit_us
         self.assets: dict[str, _Asset] = defaultdict(_Asset)
         self.accepted: list[Reading] = []
         self.reasons: dict[str, int] = defaultdict(int)
+        self.silences: list[tuple[str, int]] = []
 
     def block(
         self, asset: str, signal: str, start_us: int, period_us: int, values: list[float], source: str, clock_us: int
@@ -192,6 +195,7 @@ class Acceptance:
             self.reasons["bad_time"] += len(present)
             return
         one = self.assets[asset]
+        one.silent = False
         if one.home != source:
             one.home, one.heard = source, clock_us
         elif clock_us > one.heard:
@@ -206,10 +210,15 @@ class Acceptance:
                 self.accepted.append(Reading(asset, signal, time_us, value))
 
     def tick(self, source: str, clock_us: int) -> None:
-        """Let the event time of an input partition pass."""
-        for one in self.assets.values():
-            if one.newest is not None and one.home == source and clock_us - one.heard > self.idle_us:
+        """Let the event time of an input partition pass; an asset that falls silent is told once."""
+        for name, one in self.assets.items():
+            if one.newest is None or one.home != source:
+                continue
+            if clock_us - one.heard > self.idle_us:
                 one.open_from = max(one.open_from, one.newest // self.window_us + 1)
+            if clock_us - one.heard > self.silent_us and not one.silent:
+                one.silent = True
+                self.silences.append((name, one.newest))
 
     def _reason(self, one: _Asset, signal: str, time_us: int, value: float) -> str:
         low, high = self.ranges[signal]

@@ -85,8 +85,9 @@ def trips(
         running = []
         for k in range(since, len(run) - 1):
             if abs(run[k][1]) >= (1.0 - 0.05) * top:
-                running += [c for t, c in currents if run[k][0] <= t < run[k + 1][0] and t - run[k][0] <= hold_us]
-        peak = max((c for t, c in currents if speeds[i - 1][0] <= t < speeds[end][0]), default=NAN)
+                until = min(run[k + 1][0], run[k][0] + hold_us + 1)
+                running += [current for _, current in inside(currents, (run[k][0], until))]
+        peak = max((current for _, current in inside(currents, (speeds[i - 1][0], speeds[end][0]))), default=NAN)
         done.append((speeds[end][0], speeds[end][0] - at, mean(running), peak))
     found = []
     for window in windows:

@@ -46,6 +46,7 @@ def judge(oracle: ModuleType, equipment: EquipmentClass, limit_us: int) -> Any:
         round(equipment.window_s * 1e6),
         round(equipment.lateness_s * 1e6),
         round(equipment.idle_after_s * 1e6),
+        round(equipment.silent_after_s * 1e6),
         {name: signal.range for name, signal in signals.items()},
         {name: int(4 * equipment.window_s / signal.period_s) + 16 for name, signal in signals.items()},
         limit_us,
@@ -100,6 +101,7 @@ def test_every_reading_is_judged_as_the_oracle_judges_it(
     for reason in judged.reasons:
         event(reason)
     assert dict(outcome.rejected) == dict(judged.reasons)
+    assert set(outcome.silences) == set(judged.silences)
     expected = oracle.windows(judged.accepted, round(equipment.window_s * 1e6), "state")
     assert {key: n for key, (n, _, _) in outcome.windows.items()} == {key: w.samples for key, w in expected.items()}
     names = equipment.signal_names

@@ -164,7 +164,7 @@ def check(
 @given(data=st.data())
 @settings(max_examples=max(1, EXAMPLES // 2))
 def test_cycles_of_a_lift(data: st.DataObject, arrivals: ModuleType, oracle_lift: ModuleType) -> None:
-    check(data.draw, arrivals, oracle_lift, LIFT, lift, data.draw(st.sampled_from([5, 45, 150])))
+    check(data.draw, arrivals, oracle_lift, LIFT, lift, data.draw(st.sampled_from([5, 45, 150, 800])))
 
 
 @given(data=st.data())

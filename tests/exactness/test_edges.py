@@ -78,6 +78,14 @@ def test_an_asset_that_returns_from_silence_is_not_late(arrivals: ModuleType, ma
     assert {start for asset, start in outcome.windows if asset == "a"} == {START_US, START_US + 3600 * SECOND}
 
 
+@pytest.mark.xfail(strict=True, reason="F10 Silence is told twice where a silent asset sends impossible times")
+def test_silence_is_told_once(arrivals: ModuleType, machine: Machine) -> None:
+    blocks = singles(arrivals, [START_US]) + singles(arrivals, [START_US + 3600 * SECOND], asset="b")
+    broken = [arrivals.Block("a", "slow", START_US + 3600 * SECOND, 0, (1.0, 1.0))]
+    outcome = arrivals.run(machine(), one_by_one(arrivals, [*blocks, *broken, *broken]))
+    assert outcome.silences == [("a", START_US)]
+
+
 def test_a_backlog_of_a_silent_asset_is_taken_after_what_was_closed(arrivals: ModuleType, machine: Machine) -> None:
     """It was offline for an hour while others were not, and sends what it has kept."""
     blocks = singles(arrivals, [START_US]) + singles(arrivals, START_US + np.arange(0, 3600, 10) * SECOND, asset="b")
