@@ -7,7 +7,7 @@ Sums run in extended precision about the first sample, so that a large offset co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -182,32 +182,43 @@ class Acceptance:
         self.reasons: dict[str, int] = defaultdict(int)
         self.silences: list[tuple[str, int]] = []
 
-    def block(
-        self, asset: str, signal: str, start_us: int, period_us: int, values: list[float], source: str, clock_us: int
-    ) -> None:
-        """Take a block that arrives when its input partition has delivered the event time `clock_us`."""
-        present = [(start_us + i * period_us, v) for i, v in enumerate(values) if v == v]
-        if signal not in self.ranges:
-            self.reasons["unknown_signal"] += len(present)
-            return
-        end_us = start_us + (len(values) - 1) * period_us
-        if start_us < 0 or end_us > LATEST_US or (len(values) > 1 and period_us <= 0):
-            self.reasons["bad_time"] += len(present)
-            return
-        one = self.assets[asset]
-        one.silent = False
-        if one.home != source:
-            one.home, one.heard = source, clock_us
-        elif clock_us > one.heard:
-            if one.newest is not None and clock_us - one.heard > self.idle_us:
-                one.open_from = max(one.open_from, one.newest // self.window_us + 1)
-            one.heard = clock_us
-        for time_us, value in present:
-            reason = self._reason(one, signal, time_us, value)
-            if reason:
-                self.reasons[reason] += 1
+    def message(self, blocks: Sequence[tuple[str, str, int, int, Sequence[float]]], source: str, clocks: Sequence[int]) -> None:
+        """Take the blocks ``(asset, signal, start, period, values)`` of a message of one input partition.
+
+        `clocks` is the event time that the partition has reached with each of them. An asset's samples are judged
+        window by window, those of one window in the order in which they came.
+        """
+        of_asset: dict[str, list[tuple[int, tuple[str, str, int, int, Sequence[float]]]]] = defaultdict(list)
+        for clock, block in zip(clocks, blocks, strict=True):
+            if block[1] in self.ranges:
+                of_asset[block[0]].append((clock, block))
             else:
-                self.accepted.append(Reading(asset, signal, time_us, value))
+                self.reasons["unknown_signal"] += sum(1 for value in block[4] if value == value)
+        for asset, some in of_asset.items():
+            one = self.assets[asset]
+            if one.home != source:
+                one.home, one.heard = source, some[0][0]
+            one.heard = max(one.heard, *(clock for clock, _ in some))
+            one.silent = False
+            readings = [reading for _, block in some for reading in self._readings(*block)]
+            for reading in sorted(readings, key=lambda r: r.time_us // self.window_us):
+                reason = self._reason(one, reading.signal, reading.time_us, reading.value)
+                if reason:
+                    self.reasons[reason] += 1
+                else:
+                    self.accepted.append(reading)
+
+    def _readings(self, asset: str, signal: str, start_us: int, period_us: int, values: Sequence[float]) -> list[Reading]:
+        found = []
+        for i, value in enumerate(values):
+            time_us = start_us + i * period_us
+            if value != value:
+                continue
+            if 0 <= time_us <= LATEST_US and (len(values) == 1 or period_us > 0):
+                found.append(Reading(asset, signal, time_us, value))
+            else:
+                self.reasons["bad_time"] += 1
+        return found
 
     def tick(self, source: str, clock_us: int) -> None:
         """Let the event time of an input partition pass; an asset that falls silent is told once."""

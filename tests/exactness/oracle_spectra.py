@@ -1,7 +1,7 @@
 """Band powers and envelope of vibration segments, by definition: a discrete Fourier transform and sums.
 
 Written from the documentation of `features.spectra`. A segment is one second of samples, or 64 where that is more,
-counted from 1970; one with a missing sample says nothing.
+counted from the start of the window, in which it lies whole; one with a missing sample says nothing.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from numpy.typing import NDArray
 Sample = tuple[int, float]
 
 
-def segments(samples: Sequence[Sample], n: int, period_us: int) -> dict[int, NDArray[np.float64]]:
-    """Return the whole segments by the time at which they begin."""
-    held: dict[int, list[Sample]] = defaultdict(list)
-    for at, value in sorted(samples):
-        held[at // (n * period_us) * (n * period_us)].append((at, value))
-    found = {}
-    for begin, some in held.items():
-        steps = np.diff([at for at, _ in some])
-        if len(some) == n and bool((steps == period_us).all()):
-            found[begin] = np.array([value for _, value in some])
-    return found
+def segments(samples: Sequence[Sample], n: int, period_us: int, window_us: int) -> list[tuple[int, NDArray[np.float64]]]:
+    """Return the whole segments, each with the start of its window.
+
+    A sample belongs to the slot of its time, or to the next one where that begins within a hundredth of a period.
+    """
+    held: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    for at, value in samples:
+        window, inside = divmod(at + period_us // 100, window_us)
+        number, within = divmod(inside, n * period_us)
+        if (number + 1) * n * period_us <= window_us:
+            held[window, number].setdefault(within // period_us, value)
+    return [
+        (window * window_us, np.array([slots[k] for k in range(n)]))
+        for (window, _), slots in sorted(held.items())
+        if len(slots) == n
+    ]
 
 
 def powers(x: NDArray[np.float64], period_s: float, bands: Sequence[tuple[float, float]]) -> list[float]:

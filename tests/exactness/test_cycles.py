@@ -176,7 +176,7 @@ def test_cycles_of_a_boiler(data: st.DataObject, arrivals: ModuleType, oracle_bo
 def test_pressure_over_days_with_a_leak_and_a_refill(arrivals: ModuleType, oracle_boiler: ModuleType) -> None:
     rng = np.random.default_rng(3)
     begin_us = START_US // 60_000_000 * 60_000_000 + 7 * SECOND
-    at = begin_us + np.arange(3 * 2880, dtype=np.int64) * 30 * SECOND
+    at = begin_us + np.arange(3 * 1440, dtype=np.int64) * 60 * SECOND
     day = (at - at[0]) / 8.64e10
     water = 55.0 + 8.0 * np.sin(2 * np.pi * day) + rng.normal(0, 0.5, len(at))
     bar = 1.8 - 0.1 * day + 0.013 * (water - 50.0) + rng.normal(0, 0.003, len(at)) + 0.3 * (day > 2.2)
