@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DURATION ?=
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test bench lint format lock dashboards clean
+.PHONY: demo test fuzz bench soak chaos lint format lock dashboards clean
 
 demo: $(VENV)/.installed  ## the main job on a simulated fleet, with its page (DURATION=60 ends it)
 	$(BIN)/vigie demo $(if $(DURATION),--duration $(DURATION))
@@ -15,10 +15,21 @@ test: $(VENV)/.installed-dev  ## everything: programs that the tests need, then 
 	./tests/install-programs
 	$(BIN)/pytest
 
-bench: $(VENV)/.installed-dev  ## speed and memory, printed
-	$(BIN)/python benchmarks/throughput.py
+fuzz: $(VENV)/.installed-dev  ## a million mutated messages through every decoder
+	$(BIN)/python tests/fuzz.py
+
+bench: $(VENV)/.installed-dev  ## speed and memory, printed, about 15 minutes (PEERS=1 also against Pathway and PyFlink)
+	$(BIN)/python benchmarks/throughput.py $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/demo.py
+
+soak: $(VENV)/.installed-dev  ## an hour at half of the capacity: memory, lag, lost and late readings (MINUTES=5 is short)
+	$(BIN)/python benchmarks/soak.py $(if $(MINUTES),--minutes $(MINUTES))
+
+chaos: $(VENV)/.installed-dev  ## a hundred kills of each kind of run, hosts cut off, full disks (VIGIE_KILLS=5 is short)
+	./tests/install-programs
+	VIGIE_KILLS=$${VIGIE_KILLS:-100} $(BIN)/pytest tests/chaos
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -5,7 +5,9 @@ Nothing in it is slowed down on purpose: it is the shape of the engine's own exa
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,31 +61,51 @@ def merged(one: Sums, other: Sums) -> Sums:
 
 
 class Scores:
-    """A river detector an asset: scores first, learns afterwards."""
+    """A river detector an asset: scores first, learns afterwards.
 
-    def __init__(self) -> None:
-        self.models: dict[str, HalfSpaceTrees] = {}
+    Detectors are made when the flow is, because making one takes longer than hundreds of scores.
+    """
+
+    def __init__(self, assets: Iterable[str]) -> None:
+        self.models = {asset: HalfSpaceTrees(n_trees=10, height=8, seed=1) for asset in assets}
 
     def __call__(self, item: tuple[str, tuple[int, Sums]]) -> tuple[str, float]:
         """Score one window."""
         asset, (_, sums) = item
-        model = self.models.setdefault(asset, HalfSpaceTrees(n_trees=10, height=8, seed=1))
+        model = self.models[asset]
         features = sums.features()
         score = model.score_one(features)  # type: ignore[no-untyped-call]
         model.learn_one(features)  # type: ignore[no-untyped-call]
         return asset, score
 
 
-def run(readings: list[Reading]) -> int:
-    """Run the flow over the readings, in the order of time; return the number of scores."""
+def run(readings: list[Reading], window_s: float, wait_s: float) -> float:
+    """Run the flow over the readings, in the order of time; return the seconds that it took."""
     out: list[Any] = []
     flow = Dataflow("yardstick")
+    windows = _windows(flow, readings, window_s, wait_s)
+    op.output("out", op.map("score", windows, Scores({asset for asset, _ in readings})), TestingSink(out))
+    begun = time.perf_counter()
+    run_main(flow)
+    spent = time.perf_counter() - begun
+    if not out:
+        raise SystemExit("the yardstick scored nothing")
+    return spent
+
+
+def features(readings: list[Reading], window_s: float, wait_s: float) -> dict[tuple[str, int], dict[str, float]]:
+    """Return the features of each asset and window, by the window's number."""
+    out: list[tuple[str, tuple[int, Sums]]] = []
+    flow = Dataflow("yardstick")
+    op.output("out", _windows(flow, readings, window_s, wait_s), TestingSink(out))
+    run_main(flow)
+    return {(asset, number): sums.features() for asset, (number, sums) in out}
+
+
+def _windows(flow: Dataflow, readings: list[Reading], window_s: float, wait_s: float) -> Any:
     stream = op.input("input", flow, TestingSource(readings, batch_size=1000))
     clock: EventClock[Any] = EventClock(
-        lambda x: x[0], wait_for_system_duration=timedelta(seconds=10), now_getter=lambda: START
+        lambda x: x[0], wait_for_system_duration=timedelta(seconds=wait_s), now_getter=lambda: START
     )
-    windower = TumblingWindower(length=timedelta(seconds=10), align_to=START)
-    windowed = win.fold_window("window", stream, clock, windower, Sums, Sums.add, merged)
-    op.output("out", op.map("score", windowed.down, Scores()), TestingSink(out))
-    run_main(flow)
-    return len(out)
+    windower = TumblingWindower(length=timedelta(seconds=window_s), align_to=START)
+    return win.fold_window("window", stream, clock, windower, Sums, Sums.add, merged).down

@@ -7,17 +7,19 @@ unit, lists large or of a fixed size, samples of any number type, and a table of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.columns import read_numbers
-from features.telemetry import BLOCKS, Decoded, Reason, Rejected, empty_blocks, new_blocks
+from features.columns import legible, read_numbers
+from features.telemetry import BLOCKS, Decoded, Reason, Rejected, count_readings, empty_blocks, new_blocks
 from features.times import LATEST_US, Times, read_times
 
-__all__ = ["decode_arrow", "decode_blocks", "holds_blocks"]
+__all__ = ["decode_arrow", "decode_arrows", "decode_blocks", "holds_blocks"]
 
 LONGEST_PERIOD_US = 366 * 86_400_000_000
 """A step above a year is a wrong unit; below it no sum of steps overflows."""
@@ -60,13 +62,16 @@ def decode_arrow(payload: bytes | pa.Buffer | pa.RecordBatch, *, source: str) ->
             payload.validate(full=True)
         except pa.ArrowInvalid as error:
             rows = max(1, payload.num_rows)
-            return _malformed(_json_lines(payload), rows, source, f"expected valid Arrow: {_first_line(error)}")
+            return _malformed(
+                _json_lines(legible(payload)), rows, source, f"expected valid Arrow: {_first_line(error)}"
+            )
         return decode_blocks(payload, source=source)
     data = payload if isinstance(payload, pa.Buffer) else pa.py_buffer(payload)
     try:
         is_file = data[:6].to_pybytes() == b"ARROW1"
         table = (pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)).read_all()
         table.validate(full=True)
+        table.schema.names  # noqa: B018 - it raises where a name is no text
         batches = table.unify_dictionaries().combine_chunks().to_batches()
     except _ARROW_ERRORS as error:
         return _malformed(data.to_pybytes(), 1, source, f"expected an Arrow stream of blocks: {_first_line(error)}")
@@ -79,6 +84,37 @@ def decode_arrow(payload: bytes | pa.Buffer | pa.RecordBatch, *, source: str) ->
         return _malformed(data.to_pybytes(), 1, source, _expected(table))
     blocks = pa.Table.from_batches([one.blocks for one in decoded]).unify_dictionaries().combine_chunks().to_batches()
     return Decoded(blocks[0] if blocks else empty_blocks(), [r for one in decoded for r in one.rejected])
+
+
+def decode_arrows(payloads: Sequence[bytes], *, source: str) -> Decoded:
+    """Decode many Arrow IPC streams or files of blocks into one batch; never fails.
+
+    A payload without a single reading counts as one that is malformed, so that every message counts.
+
+    Parameters
+    ----------
+    payloads
+        Bytes of the streams or files.
+    source
+        Name of the input.
+
+    Examples
+    --------
+    >>> [one.raw for one in decode_arrows([b"one", b""], source="example").rejected]
+    [b'one', b'']
+    """
+    tables, rejected = [], []
+    for payload in payloads:
+        decoded = decode_arrow(payload, source=source)
+        rejected += decoded.rejected
+        if decoded.blocks.num_rows:
+            tables.append(pa.Table.from_batches([decoded.blocks]))
+        if not decoded.rejected and count_readings(decoded.blocks) == 0:
+            rejected += _malformed(payload, 1, source, "expected a reading, got a message without one").rejected
+    if not tables:
+        return Decoded(empty_blocks(), rejected)
+    [batch] = pa.concat_tables(tables).unify_dictionaries().combine_chunks().to_batches()
+    return Decoded(batch, rejected)
 
 
 def decode_blocks(batch: pa.RecordBatch, *, source: str) -> Decoded:
@@ -99,6 +135,7 @@ def decode_blocks(batch: pa.RecordBatch, *, source: str) -> Decoded:
     """
     if _is_clean(batch):
         return Decoded(batch)
+    batch = legible(batch)
     names = batch.schema.names
     if not holds_blocks(batch.schema) or len(set(names)) != len(names):
         return _malformed(_json_lines(batch), max(1, batch.num_rows), source, _expected(batch))

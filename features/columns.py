@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["as_text", "is_present", "plain_cells", "read_names", "read_numbers"]
+__all__ = ["as_text", "is_present", "legible", "plain_cells", "read_names", "read_numbers"]
 
 _IS_NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)$"
 
@@ -88,14 +88,33 @@ def plain_cells(column: pa.Array) -> list[object]:
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """Make text safe to read: Parquet promises UTF-8 and does not check it."""
+    """Make text safe to read: Parquet promises UTF-8 and does not check it; what is no column at all becomes nulls."""
     kind = column.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return pa.array([None if c is None else c.decode(errors="replace") for c in column.to_pylist()], pa.utf8())
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        large = pa.types.is_large_string(kind)
+        if not (large or pa.types.is_string(kind)):
             return pa.nulls(len(column))
-        return as_text(column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()))
+        # Bytes that are no UTF-8 are told apart from places outside the column, which must not be looked at.
+        return as_text(column.view(pa.large_binary() if large else pa.binary()))
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return pa.array([None if c is None else c.decode(errors="replace") for c in column.to_pylist()], pa.utf8())
     return column
+
+
+def legible(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose column names can be read; where one is no UTF-8, the columns are numbered instead.
+
+    Examples
+    --------
+    >>> legible(pa.record_batch({"time": [0]})).schema.names
+    ['time']
+    """
+    try:
+        batch.schema.names  # noqa: B018 - it raises
+    except UnicodeDecodeError:
+        # A column is asked for by way of its name too, but as the field of a struct.
+        columns = batch.to_struct_array().flatten()
+        return pa.RecordBatch.from_arrays(columns, [f"column {i}" for i in range(len(columns))])
+    return batch

@@ -1,4 +1,4 @@
-"""The two ways in which a function becomes a compiled kernel, and where compiled code is kept."""
+"""The ways in which a function becomes a compiled kernel, and where compiled code is kept."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_MARKS = (b"\n@kernel", b"\n@finite_kernel", b"\n@exact_kernel")
 _ROOM = 100_000_000
 """Bytes that a disk must have free to keep compiled code."""
 
@@ -33,7 +34,7 @@ def _cache_folder() -> str:
     for room in ("features", "models", "flows"):
         for path in sorted((root / room).rglob("*.py")):
             source = path.read_bytes()
-            if b"\n@kernel" in source or b"\n@finite_kernel" in source:
+            if any(mark in source for mark in _MARKS):
                 digest.update(str(path).encode() + source)
     # Compiled code is loaded and run, so the folder must be this user's own, and closed to others.
     homes = [os.environ.get("XDG_CACHE_HOME", ""), "~/.cache", f"{tempfile.gettempdir()}/vigie-{os.getuid()}"]
@@ -63,6 +64,12 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     meaning, and a division by zero gives infinity as in numpy.
     """
     compiled: Callable[P, R] = njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDER)(function)
+    return compiled
+
+
+def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function whose operations keep their order: differences of large numbers come out right."""
+    compiled: Callable[P, R] = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
     return compiled
 
 

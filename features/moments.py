@@ -1,7 +1,7 @@
 """Mergeable statistics of the samples of one signal: central moments to the fourth, extremes, trend, ends.
 
 An accumulator is a row of `SIZE` float64. Two accumulators merge without a second pass over the samples, so a window
-can be filled from blocks in any order, and longer horizons are merges of windows.
+can be filled from blocks in any order, and longer horizons are merges of windows in the order of time.
 
 References
 ----------
@@ -18,23 +18,34 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compiled import finite_kernel, kernel
+from features.compiled import exact_kernel, finite_kernel, kernel
 
-__all__ = ["SIZE", "add_block", "add_sample", "merge", "reset", "statistics"]
+__all__ = ["MERGED", "SIZE", "add_block", "add_sample", "append", "reset", "screen", "statistics"]
 
-COUNT, MEAN, M2, M3, M4, LOW, HIGH, TIME, TIME_TIME, TIME_VALUE, FIRST, FIRST_TIME, LAST, LAST_TIME = range(14)
-SIZE = 14
-"""Length of an accumulator. Times in it are seconds since the start of its window."""
+COUNT, MEAN, M2, M3, M4, LOW, HIGH, TIME, TIME_TIME, TIME_VALUE, FIRST, LAST, ORIGIN, FIRST_TIME, LAST_TIME = range(15)
+SIZE = 15
+"""Length of an accumulator. Times in it are seconds since the start of its window; the mean is that less `ORIGIN`, the
+first value that came, so that a small spread on a large offset keeps its digits."""
+MERGED = 13
+"""Length of an accumulator to which later ones are appended: its first and its last sample need no times."""
+_EXPONENT = 0x7FF0000000000000
+"""Bits of a float64 that are all set in NaN and infinity."""
 
 
 @kernel
 def reset(accumulator: NDArray[np.float64]) -> None:
     """Empty an accumulator."""
-    for i in range(SIZE):
+    for i in range(len(accumulator)):
         accumulator[i] = 0.0
 
 
-@kernel
+@exact_kernel
+def shifted(mean: float, origin: float, other: float) -> float:
+    """Return a mean above one origin as a mean above another."""
+    return mean + (origin - other)
+
+
+@exact_kernel
 def _combine(
     into: NDArray[np.float64],
     count: float,
@@ -91,11 +102,12 @@ def _set(
     into[TIME_VALUE] = time_value
 
 
-@kernel
+@exact_kernel
 def add_sample(into: NDArray[np.float64], value: float, time_s: float) -> None:
     """Add one finite sample taken `time_s` seconds after the start of the window."""
     if into[COUNT] == 0.0:
-        _set(into, 1.0, value, 0.0, 0.0, 0.0, time_s, 0.0, 0.0)
+        _set(into, 1.0, 0.0, 0.0, 0.0, 0.0, time_s, 0.0, 0.0)
+        into[ORIGIN] = value
         into[LOW] = value
         into[HIGH] = value
         into[FIRST] = value
@@ -103,7 +115,7 @@ def add_sample(into: NDArray[np.float64], value: float, time_s: float) -> None:
         into[FIRST_TIME] = time_s
         into[LAST_TIME] = time_s
         return
-    _combine(into, 1.0, value, 0.0, 0.0, 0.0, time_s, 0.0, 0.0)
+    _combine(into, 1.0, value - into[ORIGIN], 0.0, 0.0, 0.0, time_s, 0.0, 0.0)
     into[LOW] = min(into[LOW], value)
     into[HIGH] = max(into[HIGH], value)
     if time_s < into[FIRST_TIME]:
@@ -115,21 +127,52 @@ def add_sample(into: NDArray[np.float64], value: float, time_s: float) -> None:
 
 
 @finite_kernel
-def add_block(into: NDArray[np.float64], values: NDArray[np.float64], time_s: float, period_s: float) -> None:
-    """Add a run of finite samples, the first `time_s` seconds after the window's start, then one each `period_s`.
+def screen(values: NDArray[np.float64], above: NDArray[np.float64]) -> tuple[bool, float, float, float]:
+    """Write how far each sample lies above the first; return whether all are finite, the sum of that, and the extremes.
 
-    Two passes over the block, which lies in the cache: the mean first, then the moments about it, so that a large
-    offset costs no precision.
+    Finite is told from the bits, because to this kernel every number is. The differences are stored, so that no
+    reordering of the sum can undo them.
+
+    Examples
+    --------
+    >>> above = np.empty(2)
+    >>> screen(np.array([1.0, 4.0]), above), screen(np.array([1.0, np.nan]), above)[0]
+    ((True, 3.0, 1.0, 4.0), False)
     """
-    n = len(values)
+    bits = values.view(np.int64)
+    odd = 0
     total = 0.0
+    origin = values[0]
     low = values[0]
     high = values[0]
-    for i in range(n):
+    for i in range(len(values)):
         value = values[i]
-        total += value
+        odd += (bits[i] & _EXPONENT) == _EXPONENT
+        above[i] = value - origin
+        total += above[i]
         low = min(low, value)
         high = max(high, value)
+    return odd == 0, total, low, high
+
+
+@finite_kernel
+def add_block(
+    into: NDArray[np.float64],
+    first: float,
+    last: float,
+    above: NDArray[np.float64],
+    time_s: float,
+    period_s: float,
+    total: float,
+    low: float,
+    high: float,
+) -> None:
+    """Add a run of finite samples, the first `time_s` seconds after the window's start, then one each `period_s`.
+
+    `above`, its sum and the extremes are those of `screen`: this is the second pass over the block, which lies in the
+    cache, with the moments about its mean.
+    """
+    n = len(above)
     mean = total / n
     m2 = 0.0
     m3 = 0.0
@@ -137,7 +180,7 @@ def add_block(into: NDArray[np.float64], values: NDArray[np.float64], time_s: fl
     by_time = 0.0
     middle = 0.5 * (n - 1)
     for i in range(n):
-        d = values[i] - mean
+        d = above[i] - mean
         square = d * d
         m2 += square
         m3 += square * d
@@ -148,53 +191,55 @@ def add_block(into: NDArray[np.float64], values: NDArray[np.float64], time_s: fl
     last_time = time_s + (n - 1) * period_s
     if into[COUNT] == 0.0:
         _set(into, float(n), mean, m2, m3, m4, time, time_time, by_time * period_s)
+        into[ORIGIN] = first
         into[LOW] = low
         into[HIGH] = high
-        into[FIRST] = values[0]
-        into[LAST] = values[n - 1]
+        into[FIRST] = first
+        into[LAST] = last
         into[FIRST_TIME] = time_s
         into[LAST_TIME] = last_time
         return
-    _combine(into, float(n), mean, m2, m3, m4, time, time_time, by_time * period_s)
+    _combine(into, float(n), shifted(mean, first, into[ORIGIN]), m2, m3, m4, time, time_time, by_time * period_s)
     into[LOW] = min(into[LOW], low)
     into[HIGH] = max(into[HIGH], high)
     if time_s < into[FIRST_TIME]:
         into[FIRST_TIME] = time_s
-        into[FIRST] = values[0]
+        into[FIRST] = first
     if last_time > into[LAST_TIME]:
         into[LAST_TIME] = last_time
-        into[LAST] = values[n - 1]
+        into[LAST] = last
 
 
-@kernel
-def merge(into: NDArray[np.float64], other: NDArray[np.float64], later_s: float) -> None:
-    """Merge an accumulator whose window starts `later_s` seconds after the start of the window of `into`.
+@exact_kernel
+def append(into: NDArray[np.float64], other: NDArray[np.float64], later_s: float) -> None:
+    """Merge an accumulator whose samples are all later, and whose window starts `later_s` seconds after that of `into`.
+
+    Either may be `SIZE` or `MERGED` long.
 
     Examples
     --------
     >>> import numpy as np
-    >>> first, second = np.zeros(SIZE), np.zeros(SIZE)
-    >>> add_block(first, np.array([1.0, 2.0]), 0.0, 1.0)
-    >>> add_block(second, np.array([3.0, 4.0]), 0.0, 1.0)
-    >>> merge(first, second, 2.0)
+    >>> first, second = np.zeros(MERGED), np.zeros(SIZE)
+    >>> add_sample(second, 1.0, 0.0)
+    >>> append(first, second, 0.0)
+    >>> add_sample(second, 4.0, 1.0)
+    >>> append(first, second, 2.0)
     >>> out = np.empty(13)
     >>> statistics(first, out)
-    >>> float(out[1]), float(out[10])
-    (2.5, 1.0)
+    >>> float(out[1]), float(out[12])
+    (2.0, 4.0)
     """
     if other[COUNT] == 0.0:
         return
     if into[COUNT] == 0.0:
-        for i in range(SIZE):
+        for i in range(MERGED):
             into[i] = other[i]
         into[TIME] += later_s
-        into[FIRST_TIME] += later_s
-        into[LAST_TIME] += later_s
         return
     _combine(
         into,
         other[COUNT],
-        other[MEAN],
+        shifted(other[MEAN], other[ORIGIN], into[ORIGIN]),
         other[M2],
         other[M3],
         other[M4],
@@ -204,12 +249,7 @@ def merge(into: NDArray[np.float64], other: NDArray[np.float64], later_s: float)
     )
     into[LOW] = min(into[LOW], other[LOW])
     into[HIGH] = max(into[HIGH], other[HIGH])
-    if other[FIRST_TIME] + later_s < into[FIRST_TIME]:
-        into[FIRST_TIME] = other[FIRST_TIME] + later_s
-        into[FIRST] = other[FIRST]
-    if other[LAST_TIME] + later_s > into[LAST_TIME]:
-        into[LAST_TIME] = other[LAST_TIME] + later_s
-        into[LAST] = other[LAST]
+    into[LAST] = other[LAST]
 
 
 @kernel
@@ -236,7 +276,7 @@ def statistics(accumulator: NDArray[np.float64], out: NDArray[np.float64]) -> No
         for i in range(1, 13):
             out[i] = np.nan
         return
-    mean = accumulator[MEAN]
+    mean = accumulator[ORIGIN] + accumulator[MEAN]
     low = accumulator[LOW]
     high = accumulator[HIGH]
     # A constant has no spread, whatever rounding left in the moments.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.compiled import kernel
+from features.segments import segment_samples
 from features.signals import EquipmentClass, Signal
 from features.telemetry import empty_blocks, new_blocks
 
@@ -33,7 +34,7 @@ def grid_us(equipment: EquipmentClass, signal: Signal) -> int:
     window = round(equipment.window_s * 1e6)
     if not signal.bands_hz:
         return window
-    return min(window, round(max(64, round(1.0 / signal.period_s)) * signal.period_s * 1e6))
+    return min(window, round(segment_samples(equipment.window_s, signal.period_s) * signal.period_s * 1e6))
 
 
 @kernel

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.columns import as_text, is_present, plain_cells, read_names, read_numbers
+from features.columns import as_text, is_present, legible, plain_cells, read_names, read_numbers
 from features.runs import blocks_of_columns
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, TelemetryError, empty_blocks
@@ -192,6 +192,7 @@ def decode_wide_table(batch: pa.RecordBatch, equipment: EquipmentClass, *, asset
     >>> decoded.blocks.to_pylist()[0]["values"], decoded.rejected[0].raw
     ([1.5, 1.7], b'{"time":1,"flow":"leak"}')
     """
+    batch = legible(batch)
     names = batch.schema.names
     columns = [as_text(column) for column in batch.columns]
 

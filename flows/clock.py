@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.compiled import kernel
 from features.windows import NO_LIMIT
 
 __all__ = ["LEAP_US", "NEVER", "arrival_clock"]
@@ -15,6 +16,9 @@ NEVER = -(2**62)
 
 LEAP_US = 86_400_000_000
 """How far ahead of the middle of a message, or of all that came before, a reading may move an input's clock."""
+
+_LOOKS = 1024
+"""Blocks from which the middle of a message is taken."""
 
 
 def arrival_clock(blocks: pa.RecordBatch, before_us: int, limit_us: int = NO_LIMIT) -> NDArray[np.int64]:
@@ -42,12 +46,35 @@ def arrival_clock(blocks: pa.RecordBatch, before_us: int, limit_us: int = NO_LIM
     >>> arrival_clock(pa.RecordBatch.from_pylist(rows, schema=BLOCKS), 4).tolist()
     [5, 5, 5, 9]
     """
-    count = np.diff(blocks.column("values").offsets.to_numpy().astype(np.int64))
-    start = blocks.column("start").cast(pa.int64()).to_numpy()
-    end = start + np.maximum(count - 1, 0) * blocks.column("period_us").to_numpy()
-    end = np.where((end > limit_us) | (end < start), NEVER, end)
-    valid = end > NEVER
-    if valid.any():
-        middle = int(np.median(end[valid][:: max(1, len(end) // 1024)]))
-        end[end > max(before_us, middle) + LEAP_US] = NEVER
-    return np.maximum(np.maximum.accumulate(end), before_us)
+    lists = blocks.column("values")
+    offsets = lists.offsets.to_numpy()
+    start = blocks.column("start").view(pa.int64()).to_numpy()
+    clock = np.empty(len(start), np.int64)
+    _last_times(start, blocks.column("period_us").to_numpy(), offsets, limit_us, clock)
+    looks = clock[:: max(1, len(clock) // _LOOKS)]
+    looks = looks[looks > NEVER]
+    if len(looks) == 0:
+        looks = clock[clock > NEVER]
+    reach = max(before_us, int(np.median(looks))) + LEAP_US if len(looks) else before_us
+    _keep_time(clock, before_us, reach)
+    return clock
+
+
+@kernel
+def _last_times(
+    start: NDArray[np.int64], period: NDArray[np.int64], offsets: NDArray[np.int32], limit: int, end: NDArray[np.int64]
+) -> None:
+    """Write the last time of each block, `NEVER` where it is in the future."""
+    for i in range(len(start)):
+        last = start[i] + max(np.int64(offsets[i + 1]) - np.int64(offsets[i]) - 1, 0) * period[i]
+        end[i] = NEVER if last > limit or last < start[i] else last
+
+
+@kernel
+def _keep_time(clock: NDArray[np.int64], before: int, reach: int) -> None:
+    """Turn last times into the partition's clock at each block, which no time beyond `reach` moves."""
+    now = np.int64(before)
+    for i in range(len(clock)):
+        if now < clock[i] <= reach:
+            now = clock[i]
+        clock[i] = now

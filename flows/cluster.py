@@ -42,9 +42,18 @@ class Place:
         """Number of processes."""
         return max(1, len(self.addresses))
 
+    @property
+    def one_host(self) -> bool:
+        """Whether all processes run on this host, and so read the same files."""
+        return len({address.rpartition(":")[0] for address in self.addresses}) < 2
+
     def mine(self, number: int) -> bool:
         """Tell whether this process reads partition `number` of an input: it runs the shard of that number."""
         return number % self.processes == self.process
+
+    def local(self, number: int) -> bool:
+        """Tell the same of an input that lies on the first process's host: other hosts cannot read it."""
+        return self.mine(number) if self.one_host else self.process == 0
 
     def credits(self, stop: threading.Event) -> Credits | None:
         """Return what the inputs of this process may have under way; None for a process on its own."""

@@ -28,7 +28,7 @@ from flows.cutting import LONGEST, Cutter, Lines, Moment, Table, cut
 
 __all__ = ["READ_ERRORS", "Format", "InputError", "Piece", "Wire", "open_check", "pieces"]
 
-Wire = Literal["blocks", "arrow", "jsonl", "csv", "table"]
+Wire = Literal["blocks", "arrow", "jsonl", "csv", "table", "json", "senml", "senml-cbor", "cbor"]
 Format = Literal["csv", "jsonl", "parquet", "arrow"]
 
 CHUNK = 4_000_000

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Fleet", "Rejection", "Table"]
 
 LAST_REJECTED = 50
+KNOWN = 256
+"""Shards whose rows are remembered: more than a process has."""
 RAW_SHOWN = 400
 
 _SILENT = STATES.index("silent")
@@ -114,6 +116,7 @@ class Fleet:
         self._classes = {name: _Class(c, history) for name, c in equipment.items()}
         self._home: dict[str, _Class] = {}
         self._episodes: dict[str, Decision] = {}
+        self._known: dict[int, tuple[list[str], NDArray[np.int64]]] = {}
         self._rejections: deque[Rejection] = deque(maxlen=LAST_REJECTED)
         self._newest_us: int | None = None
         self._updated_s: float | None = None
@@ -155,15 +158,17 @@ class Fleet:
         if not len(windows.rows):
             return
         with self._lock:
-            last = {row: n for n, row in enumerate(windows.rows.tolist())}
-            table = self._class_of(windows.names[next(iter(last))], equipment)
-            row_of = {row: self._row(table, windows.names[row]) for row in last}
-            rows = np.fromiter(row_of.values(), np.int64, len(row_of))
-            newest = np.fromiter(last.values(), np.int64, len(last))
-            fresh = windows.end_us[newest] >= table.now["end_us"][rows]
-            table.take(rows[fresh], newest[fresh], assessed)
+            rows, newest = windows.rows, np.arange(len(windows.rows))
+            if len(rows) > 1 and not (rows[1:] > rows[:-1]).all():
+                rows, back = np.unique(rows[::-1], return_index=True)
+                newest = len(windows.rows) - 1 - back
+            table = self._class_of(windows.names[rows[0]], equipment)
+            places = self._places(table, windows.names, rows)
+            now = places[rows]
+            fresh = (now >= 0) & (windows.end_us[newest] >= table.now["end_us"][now])
+            table.take(now[fresh], newest[fresh], assessed)
             if table.past is not None:
-                table.remember(np.array([row_of[row] for row in windows.rows.tolist()], np.int64), assessed)
+                table.remember(places[windows.rows], assessed)
             self._newest_us = max(self._newest_us or 0, int(windows.end_us.max()))
             self._updated_s = self._clock()
 
@@ -173,7 +178,10 @@ class Fleet:
             for row, since_us in zip(silence.rows.tolist(), silence.since_us.tolist(), strict=True):
                 name = silence.names[row]
                 table = self._class_of(name, equipment)
-                now = table.now[self._row(table, name)]
+                place = self._row(table, name)
+                if place < 0:
+                    continue
+                now = table.now[place]
                 if now["end_us"] == 0:
                     now["end_us"] = since_us
                 now["state"] = _SILENT
@@ -183,11 +191,11 @@ class Fleet:
                 now["top"] = -1
 
     def decide(self, decision: Decision) -> None:
-        """Open an episode as a page or a ticket, change its rung, or close it."""
+        """Open an episode as a page or a ticket, change its rung, or close it; of an asset that has left nothing."""
         with self._lock:
             if decision.rung == "closed":
                 self._episodes.pop(decision.episode, None)
-            else:
+            elif self._has(decision.asset, decision.equipment):
                 self._episodes[decision.episode] = decision
 
     def reject(self, rejected: Iterable[Rejected]) -> None:
@@ -211,22 +219,20 @@ class Fleet:
     def retire(self, asset: str, equipment: str | None = None) -> None:
         """Forget an asset, if it is of this class, and its episodes; it is gone at the next scrape."""
         with self._lock:
-            if equipment is None or self._home.get(asset) is self._classes[equipment]:
-                self._retire(asset)
+            self._retire(asset, equipment)
 
     def reload(self, register: Register) -> None:
         """Take a new register; an asset that it no longer has is forgotten."""
         with self._lock:
             self.register = register
-            gone = self._home.keys() - register.keys()
-            gone |= {decision.asset for decision in self._episodes.values()} - register.keys()
-            for name in gone:
-                self._retire(name)
-            for name, table in list(self._home.items()):
-                if register[name].equipment != table.equipment.name:
-                    self._retire(name)
-                else:
-                    table.register[table.index[name]] = register[name]
+            # The episodes of all processes are kept in one, whose shards need not have their assets.
+            about = {(decision.asset, decision.equipment) for decision in self._episodes.values()}
+            about |= {(name, table.equipment.name) for name, table in self._home.items()}
+            for name, equipment in about:
+                if not self._has(name, equipment):
+                    self._retire(name, equipment)
+            for name, table in self._home.items():
+                table.register[table.index[name]] = register[name]
 
     def export(self, equipment: str, assets: Iterable[str]) -> tuple[list[str], NDArray[Any]]:
         """Return those of the assets that have a row, and a copy of their newest windows, for a snapshot."""
@@ -239,12 +245,7 @@ class Fleet:
         """Take over the columns of what `export` returned, of assets that the register still has in this class."""
         with self._lock:
             table = self._classes[equipment]
-            here = self.register
-            kept = [
-                place
-                for place, asset in enumerate(assets)
-                if here is None or (asset in here and here[asset].equipment == equipment)
-            ]
+            kept = [place for place, asset in enumerate(assets) if self._has(asset, equipment)]
             rows = [self._row(table, assets[place]) for place in kept]
             for name in table.now.dtype.names or ():
                 table.now[name][rows] = columns[name][kept]
@@ -295,10 +296,17 @@ class Fleet:
             filled = int(past["filled"])
             return past["time_us"][:filled].copy(), past["value"][:filled].copy()
 
+    def _has(self, asset: str, equipment: str) -> bool:
+        """Tell whether the register has an asset in this class; without a register all are welcome."""
+        if self.register is None:
+            return True
+        known = self.register.get(asset)
+        return known is not None and known.equipment == equipment
+
     def _class_of(self, asset: str, equipment: str | None) -> _Class:
-        if asset in self._home:
-            return self._home[asset]
         if equipment is None:
+            if asset in self._home:
+                return self._home[asset]
             if self.register is not None and asset in self.register:
                 equipment = self.register[asset].equipment
             elif len(self._classes) == 1:
@@ -307,20 +315,47 @@ class Fleet:
                 raise ValueError(f"the register does not know the class of the asset {asset!r}: pass equipment=")
         return self._classes[equipment]
 
+    def _places(self, table: _Class, names: list[str], rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the place in the table of each row of a shard; those of `rows` are known afterwards.
+
+        A shard's list of names stays the same object, so each name is looked up once.
+        """
+        known = self._known.get(id(names))
+        if known is None or known[0] is not names or len(known[1]) < len(names):
+            before = np.zeros(0, np.int64) if known is None or known[0] is not names else known[1]
+            places = np.full(len(names) + len(names) // 8 + 1, -1, np.int64)
+            places[: len(before)] = before
+            if len(self._known) >= KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[id(names)] = known = names, places
+        places = known[1]
+        for row in rows[places[rows] < 0].tolist():
+            places[row] = self._row(table, names[row])
+        return places
+
     def _row(self, table: _Class, asset: str) -> int:
+        """Return the row of an asset; -1 for one that has left while its windows were on their way."""
         row = table.index.get(asset)
+        if row is None and not self._has(asset, table.equipment.name):
+            return -1
         if row is None:
+            if asset in self._home:
+                self._home[asset].remove(asset)  # it has changed its class
+                self._known.clear()
             known = self.register.get(asset) if self.register else None
             row = table.add(asset, known or Asset(id=asset, equipment=table.equipment.name))
             self._home[asset] = table
         return row
 
-    def _retire(self, asset: str) -> None:
-        table = self._home.pop(asset, None)
-        if table is not None:
+    def _retire(self, asset: str, equipment: str | None) -> None:
+        table = self._home.get(asset)
+        if table is not None and equipment in (None, table.equipment.name):
+            del self._home[asset]
             table.remove(asset)
-        for key in [key for key, decision in self._episodes.items() if decision.asset == asset]:
-            del self._episodes[key]
+            self._known.clear()
+        for key, decision in list(self._episodes.items()):
+            if decision.asset == asset and equipment in (None, decision.equipment):
+                del self._episodes[key]
 
 
 class _Class:
@@ -410,8 +445,9 @@ class _Class:
             now[name][rows] = np.where(np.isnan(new), now[name][rows], new)
 
     def remember(self, rows: NDArray[np.int64], assessed: Assessed) -> None:
-        columns = [assessed.p_fail[:, self.paging], assessed.scored.x]
-        self._remember(rows, assessed.windows.end_us, np.column_stack(columns).astype(np.float32))
+        values = np.column_stack([assessed.p_fail[:, self.paging], assessed.scored.x]).astype(np.float32)
+        here = rows >= 0
+        self._remember(rows[here], assessed.windows.end_us[here], values[here])
 
     def _remember(self, rows: NDArray[np.int64], end_us: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         past = self.past

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, count_readings
 from features.windows import NO_LIMIT
-from features.wire import decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
+from features.wire import decode, decode_arrow, decode_jsonlines, decode_wide_csv, decode_wide_table
 from flows.clock import NEVER, arrival_clock
 from flows.credits import Credits
 from flows.metrics import Counts, Pipeline, Tally
@@ -30,6 +30,8 @@ from flows.sources import Message
 __all__ = ["Input", "Intake", "IntakeSource", "Telemetry"]
 
 VERSION = 1
+_KEPT = 4
+"""Dictionaries of names that are remembered."""
 WAIT = timedelta(milliseconds=20)
 """How long a partition without credit waits before it asks again."""
 
@@ -107,6 +109,8 @@ class Intake:
         What `state` returned, to count on from there.
     clock
         Seconds since 1970, for the age of endless inputs.
+    changed
+        How often the register has changed.
     """
 
     def __init__(
@@ -118,7 +122,10 @@ class Intake:
         future_us: int = 0,
         state: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
+        changed: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._changed = changed
+        self._asked: list[tuple[int, pa.Array, NDArray[np.bool_]]] = []
         self._class_of, self._inputs, self._pipeline = class_of, inputs, pipeline
         self._now_us, self._future_us, self._clock = now_us, future_us, clock
         self._event_us: dict[str, int] = {} if state is None else dict(state["clock"])
@@ -167,22 +174,35 @@ class Intake:
         match message.wire:
             case "blocks":
                 return Decoded(message.payload)
-            case "arrow":
+            case "arrow" if not isinstance(message.payload, list):
                 return decode_arrow(message.payload, source=message.source)
+            case "arrow" | "json" | "senml" | "senml-cbor" | "cbor" as wire:
+                equipment, times_us = described.equipment, message.times_us
+                return decode(wire, message.payload, source=message.source, equipment=equipment, times_us=times_us)
             case "jsonl":
                 return decode_jsonlines(message.payload, source=message.source, equipment=described.equipment)
         assert described.equipment is not None, "a wide table is opened with its class"
-        decode = decode_wide_csv if message.wire == "csv" else decode_wide_table
-        return decode(message.payload, described.equipment, asset=described.asset, source=message.source)
+        decode_wide = decode_wide_csv if message.wire == "csv" else decode_wide_table
+        return decode_wide(message.payload, described.equipment, asset=described.asset, source=message.source)
 
     def _known(self, source: str, blocks: pa.RecordBatch) -> tuple[pa.RecordBatch, list[Rejected]]:
         """Take the blocks of assets that nobody knows out of the telemetry."""
         column = blocks.column("asset")
-        unknown = np.array([self._class_of(name) is None for name in column.dictionary.to_pylist()], np.bool_)
+        unknown = self._unknown(column.dictionary)
         if not unknown.any():
             return blocks, []
         bad = unknown[column.indices.to_numpy()]
         return blocks.filter(pa.array(~bad)), _unknown_assets(source, blocks, np.flatnonzero(bad))
+
+    def _unknown(self, names: pa.Array) -> NDArray[np.bool_]:
+        """Tell which assets nobody knows; asked once for a dictionary that comes again with each message."""
+        version = self._changed()
+        for known in self._asked:
+            if known[0] == version and known[1].equals(names):
+                return known[2]
+        unknown = np.array([self._class_of(name) is None for name in names.to_pylist()], np.bool_)
+        self._asked = [(version, names, unknown), *self._asked[: _KEPT - 1]]
+        return unknown
 
 
 def _unknown_assets(source: str, blocks: pa.RecordBatch, places: NDArray[np.intp]) -> list[Rejected]:

@@ -45,6 +45,7 @@ class Known:
 
     Examples
     --------
+    >>> from features.assets import Asset
     >>> known = Known({"l1": Asset(id="l1", equipment="lift")})
     >>> known.class_of("l1"), known.class_of("l2"), known.version
     ('lift', None, 0)
@@ -92,9 +93,9 @@ class Known:
         except AssetFileError as error:
             self._said(f"{error}; the assets stay as they were")
             return
-        came, went = len(register.keys() - self.register.keys()), len(self.register.keys() - register.keys())
-        went -= len(self._simulated)
-        self.register = register | self._simulated
+        now = register | self._simulated
+        came, went = len(now.keys() - self.register.keys()), len(self.register.keys() - now.keys())
+        self.register = now
         for listener in self._listeners:
             listener(self.register)
         self.version += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 from flows import metrics
 from flows.metrics import ASSET_FAMILIES
@@ -36,7 +37,7 @@ def merged(texts: Iterable[bytes]) -> bytes:
     families: dict[str, list[bytes]] = {}
     for text in texts:
         starts = [match.start() for match in _FAMILY.finditer(text)]
-        for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        for start, end in pairwise([*starts, len(text)]):
             name = text[start + 7 : text.index(b" ", start + 7)].decode()
             families.setdefault(name, []).append(text[start:end])
     return b"".join(_family(name, parts) for name, parts in families.items())

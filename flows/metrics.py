@@ -200,9 +200,54 @@ class Pipeline:
             ("input",),
             registry=registry,
         )
+        self.input_up = Gauge(
+            "vigie_input_up",
+            "1 while the broker of an input delivers it, 0 while it does not.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_errors = Counter(
+            "vigie_input_errors",
+            "Errors that the broker of an input, or the way to it, has given.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_lag = Gauge(
+            "vigie_input_lag_messages",
+            "Messages that the broker holds and that are not read yet.",
+            ("input",),
+            registry=registry,
+        )
+        self.input_lost = Counter(
+            "vigie_input_lost_messages",
+            "Messages that the broker had deleted before they were read.",
+            ("input",),
+            registry=registry,
+        )
+        self.sink_delivered = Counter(
+            "vigie_sink_delivered", "Results that the broker has confirmed.", ("sink",), registry=registry
+        )
+        self.sink_failures = Counter(
+            "vigie_sink_failures",
+            "Failed attempts to deliver results; they are repeated until the deadline.",
+            ("sink",),
+            registry=registry,
+        )
+        self.sink_repeated = Counter(
+            "vigie_sink_repeated",
+            "Results that were there already after a restart, and were not sent again.",
+            ("sink",),
+            registry=registry,
+        )
         self.sink_stalled = Gauge(
             "vigie_sink_stalled",
             "1 while an output refuses what it is given, so that results wait in memory, and then the inputs.",
+            ("sink",),
+            registry=registry,
+        )
+        self.sink_waiting = Gauge(
+            "vigie_sink_unconfirmed_seconds",
+            "Age of the oldest result that the broker has not confirmed.",
             ("sink",),
             registry=registry,
         )
@@ -215,6 +260,53 @@ class Pipeline:
         self.snapshot_time = Gauge(
             "vigie_snapshot_timestamp_seconds",
             "When this process last took a snapshot; 0 where there is no recovery store.",
+            registry=registry,
+        )
+        self.input_messages = Counter(
+            "vigie_input_messages", "Messages that an input took from its broker.", ("input",), registry=registry
+        )
+        self.input_repeats = Counter(
+            "vigie_input_repeats",
+            "Messages that a broker delivered once more although they were in the spool, and that were left out.",
+            ("input",),
+            registry=registry,
+        )
+        self.spool_bytes = Gauge("vigie_spool_bytes", "Size of the spool of an input.", ("input",), registry=registry)
+        self.spool_limit = Gauge(
+            "vigie_spool_limit_bytes",
+            "Size of the spool at which the input acknowledges nothing more, so that its broker queues.",
+            ("input",),
+            registry=registry,
+        )
+        self.spool_full = Gauge(
+            "vigie_spool_full",
+            "1 while the spool takes nothing more, because of its limit or its disk.",
+            ("input",),
+            registry=registry,
+        )
+        self.spool_read_time = Gauge(
+            "vigie_spool_read_timestamp_seconds",
+            "Time of arrival up to which the dataflow has taken everything out of the spool.",
+            ("input",),
+            registry=registry,
+        )
+        self.spool_oldest_time = Gauge(
+            "vigie_spool_oldest_timestamp_seconds",
+            "Time of arrival of the oldest message that the spool still keeps; 0 where it keeps none.",
+            ("input",),
+            registry=registry,
+        )
+        self.spool_damaged = Counter(
+            "vigie_spool_damaged_bytes",
+            "Bytes of the spool whose checksum was wrong and that were set aside.",
+            ("input",),
+            registry=registry,
+        )
+        self.spool_commit_seconds = Histogram(
+            "vigie_spool_commit_seconds",
+            "Time that a group commit took until it was on disk.",
+            ("input",),
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
             registry=registry,
         )
         self.batch_seconds = Histogram(

@@ -79,7 +79,7 @@ class Monitor:
     def intake(self, state: dict[str, Any] | None = None) -> Intake:
         """Make the intake of an input partition."""
         future_us = round(1e6 * min(c.future_s for c in self.classes.values()))
-        return Intake(self.class_of, self.inputs, self.pipeline, self.now_us, future_us, state)
+        return Intake(self.class_of, self.inputs, self.pipeline, self.now_us, future_us, state, changed=self.changed)
 
     def decided(self, decision: Decision) -> None:
         """Show a decision."""
@@ -99,7 +99,7 @@ def build(m: Monitor, sources: Mapping[str, Source[Message]], results: Results |
     results
         Where results go.
     """
-    deal = Shard(m.classes, m.class_of, m.shards)
+    deal = Shard(m.classes, m.class_of, m.shards, m.changed)
     sent, taken = _accounted(m.credits)
 
     flow = Dataflow("monitor")

@@ -1,22 +1,23 @@
 """The recovery store of a site: a folder that one run at a time may use, and that says what it was written for.
 
 The snapshots lie in Bytewax's own files, ``part-*.sqlite3``. Beside them `store.json` says which form of state they
-hold, for how many shards and which classes; `lock` is held by the run. What cannot be resumed is refused in a sentence
-with the command that resolves it; what is damaged is set aside under another name, and is never in the way twice.
+hold, for how many shards and which classes; `lock` is held by the run, and where several hosts share a store, `lock-0`
+and so on by each of them. What cannot be resumed is refused in a sentence with the command that resolves it; what is
+damaged is set aside under another name, and is never in the way twice.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import pickle
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 from bytewax.recovery import RecoveryConfig, init_db_dir
@@ -42,6 +43,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
     format: int
     id: str
+    made_us: int
     shards: int
     classes: dict[str, str]
 
@@ -81,13 +83,16 @@ class Store:
         Where it lies.
     id
         Its identity, new for each store.
-    lock
-        The locked file; None where the supervisor holds it.
+    locks
+        Descriptors of its locked files, none where the supervisor holds them; a process that inherits them holds the
+        store too.
+    held
+        What closes them.
     """
 
-    def __init__(self, folder: Path, id: str, lock: IO[str] | None = None) -> None:
-        self.folder, self.id = folder, id
-        self._lock = lock
+    def __init__(self, folder: Path, id: str, locks: Sequence[int] = (), held: ExitStack | None = None) -> None:
+        self.folder, self.id, self.locks = folder, id, locks
+        self._held = held or ExitStack()
 
     @classmethod
     def held(cls, folder: Path) -> Store:
@@ -95,7 +100,13 @@ class Store:
         meta = _read_meta(folder)
         if meta is None:
             raise StoreError(f"{folder}: there is no recovery store")
-        return cls(folder, meta.id, None)
+        return cls(folder, meta.id)
+
+    @property
+    def made_us(self) -> int:
+        """When the store was made, in microseconds since 1970: no result of it is older."""
+        meta = _read_meta(self.folder)
+        return 0 if meta is None else meta.made_us
 
     def config(self) -> RecoveryConfig:
         """Return what Bytewax must know."""
@@ -130,11 +141,25 @@ class Store:
                 found.setdefault(step_id.removeprefix(f"{FLOW}."), {})[state_key] = pickle.loads(change)
         return found
 
+    def rewind(self) -> None:
+        """Remove what a killed run has written beyond the epoch at which the next run resumes; before each start.
+
+        The next run counts its epochs on from there. Once it has passed the number of an epoch of the killed run, the
+        engine would take a snapshot of that one for its own, of each step and key that has written none in between.
+        """
+        parts = [sqlite3.connect(path, timeout=10.0) for path in sorted(self.folder.glob("part-*.sqlite3"))]
+        try:
+            epoch = _resume_epoch(parts)
+            for part in parts:
+                with part:
+                    part.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (epoch,))
+        finally:
+            for part in parts:
+                part.close()
+
     def close(self) -> None:
         """Let others use it."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._held.close()
 
     def __enter__(self) -> Store:
         return self
@@ -149,6 +174,7 @@ def open_store(
     classes: Mapping[str, EquipmentClass],
     command: str,
     fresh: bool = False,
+    process: int | None = None,
     said: Callable[[str], None] = lambda sentence: None,
 ) -> Store:
     """Open a store, or make it; hold it until it is closed.
@@ -163,6 +189,8 @@ def open_store(
         The command that was given, for the sentence that says how to start anew.
     fresh
         Set the present store aside and start anew.
+    process
+        Number of this process, where several hosts share the store; each number is held once.
     said
         Told in a sentence what was set aside.
 
@@ -171,17 +199,27 @@ def open_store(
     StoreError
         If another run holds it, or it is of another version, number of shards or form of a class.
     """
+    held = ExitStack()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder / "lock")
+        locks = [_locked(folder / "lock", held, fcntl.LOCK_EX if process is None else fcntl.LOCK_SH)]
+        if process is not None:
+            locks.append(_locked(folder / f"lock-{process}", held))
+        setting_up = ExitStack()
+        if None not in locks:
+            _locked(folder / "lock-setup", setting_up, waits=True)
     except OSError as error:
+        held.close()
         raise StoreError(f"{folder}: the recovery store cannot be written ({error.strerror})") from None
-    if lock is None:
+    if None in locks:
+        held.close()
         raise StoreError(f"{folder}: another run uses this recovery store; stop it first, or give each its own folder")
+    # Of several hosts the first looks after what they share.
+    first = not process
     try:
-        if fresh and (folder / "store.json").exists():
+        if fresh and first and (folder / "store.json").exists():
             said(f"{folder}: the recovery store was set aside as {_set_aside(folder)}")
-        damage = _damage(folder)
+        damage = _damage(folder) if first else None
         if damage is not None:
             said(
                 f"{folder}: the recovery store is damaged ({damage}); it was set aside as {_set_aside(folder)},"
@@ -190,22 +228,24 @@ def open_store(
         wanted = {name: class_form(c) for name, c in sorted(classes.items())}
         meta = _read_meta(folder)
         if meta is None:
-            meta = _Meta(FORMAT, uuid.uuid4().hex, shards, wanted)
+            meta = _Meta(FORMAT, uuid.uuid4().hex, time.time_ns() // 1000, shards, wanted)
             init_db_dir(folder, PARTS)
-            hidden = folder / "store.json.tmp"
-            hidden.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
-            hidden.replace(folder / "store.json")
+            _write_meta(folder, meta)
         _check(folder, meta, shards, wanted, command)
         if meta.classes != wanted:
-            grown = msgspec.structs.replace(meta, classes=meta.classes | wanted)
-            (folder / "store.json").write_bytes(msgspec.json.format(msgspec.json.encode(grown)))
+            _write_meta(folder, msgspec.structs.replace(meta, classes=meta.classes | wanted))
+        store = Store(folder, meta.id, [lock for lock in locks if lock is not None], held)
+        if first:
+            store.rewind()
     except OSError as error:
-        lock.close()
+        held.close()
         raise StoreError(f"{folder}: the recovery store cannot be written ({error.strerror})") from None
     except BaseException:
-        lock.close()
+        held.close()
         raise
-    return Store(folder, meta.id, lock)
+    finally:
+        setting_up.close()
+    return store
 
 
 def _check(folder: Path, meta: _Meta, shards: int, wanted: dict[str, str], command: str) -> None:
@@ -228,18 +268,20 @@ def _check(folder: Path, meta: _Meta, shards: int, wanted: dict[str, str], comma
             )
 
 
-def _locked(path: Path) -> IO[str] | None:
-    """Return the file, locked until it is closed; None where somebody else has it."""
-    file = path.open("a", encoding="utf-8")
+def _locked(path: Path, held: ExitStack, kind: int = fcntl.LOCK_EX, waits: bool = False) -> int | None:
+    """Lock a file until `held` is closed, and return its descriptor; None where somebody else has it."""
+    file = held.enter_context(path.open("a", encoding="utf-8"))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
-        file.close()
         return None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
+    return file.fileno()
+
+
+def _write_meta(folder: Path, meta: _Meta) -> None:
+    hidden = folder / "store.json.tmp"
+    hidden.write_bytes(msgspec.json.format(msgspec.json.encode(meta)))
+    hidden.replace(folder / "store.json")
 
 
 def _read_meta(folder: Path) -> _Meta | None:
@@ -278,13 +320,13 @@ def _damage(folder: Path) -> str | None:
 
 def _set_aside(folder: Path) -> Path:
     """Move what a store holds beside it, and return where; the lock stays."""
-    number = 0
+    number, folder = 0, folder.resolve()
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     while (aside := folder.with_name(f"{folder.name}.aside-{stamp}" + (f"-{number}" if number else ""))).exists():
         number += 1
     aside.mkdir()
     for path in sorted(folder.iterdir()):
-        if path.name != "lock":
+        if not path.name.startswith("lock"):
             path.replace(aside / path.name)
     return aside
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import bytewax.operators as op
@@ -15,6 +15,8 @@ from features.signals import EquipmentClass
 from features.telemetry import Rejected
 from features.windows import Step
 from flows.dispatch import Decision
+from flows.kafka.sink import KafkaSink
+from flows.kafka.wiring import connect_kafka
 from flows.rows import ArchiveRows, archive_rows
 from flows.steps import Retired
 from models.assessment import Assessed
@@ -36,12 +38,15 @@ class Results:
         Takes ``(key, ArchiveRows)``.
     dead_letters
         Takes ``(key, Rejected)``.
+    kafka
+        Topics of scores, decisions and rejected input, by these names.
     """
 
     classes: Mapping[str, EquipmentClass]
     scores: Sink[Any] | None = None
     archive: Sink[Any] | None = None
     dead_letters: Sink[Any] | None = None
+    kafka: Mapping[str, KafkaSink] = field(default_factory=dict)
 
     def connect(
         self, windows: KeyedStream[tuple[str, Any]], results: KeyedStream[tuple[str, Any]], rejected: Stream[Rejected]
@@ -56,6 +61,7 @@ class Results:
         if self.dead_letters is not None:
             letters = op.map("letters", rejected, lambda item: (item.asset or item.source, item))
             op.output("dead_letters", letters, self.dead_letters)
+        connect_kafka(self.kafka, self.classes, results, rejected)
 
     def _archived(self, item: tuple[str, tuple[str, Any]]) -> Iterator[tuple[str, ArchiveRows]]:
         key, (name, result) = item

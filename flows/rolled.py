@@ -58,6 +58,12 @@ class _File:
     def nbytes(self) -> int:
         return self.rows_bytes + sum(map(len, self.chunks))
 
+    def due(self, now_s: float) -> bool:
+        """Tell whether the file is large enough, or has waited for long enough."""
+        if now_s - self.opened_s > HOUR_US / 1e6 or self.last_us - self.first_us >= HOUR_US:
+            return True
+        return sum(map(len, self.chunks)) >= FILE_BYTES
+
     def compress(self) -> None:
         """Make a chunk of the rows that wait."""
         if self.rows:
@@ -135,9 +141,6 @@ class RolledFiles:
     def add(self, key: Key, rows: pa.Table, first_us: int, last_us: int) -> None:
         """Add rows to the file of a (table, class, day); they lie between these event times."""
         now_s = self._clock()
-        if self._failed_s is None or now_s - self._failed_s >= RETRY_S:
-            for old in [k for k, f in self._files.items() if now_s - f.opened_s > HOUR_US / 1e6]:
-                self._finish(old)
         file = self._files.pop(key, None) or _File(now_s, first_us, last_us)
         # Taken out and put back in: the files stand in the order in which they were last used.
         self._files[key] = file
@@ -146,11 +149,12 @@ class RolledFiles:
         file.first_us, file.last_us = min(file.first_us, first_us), max(file.last_us, last_us)
         if file.rows_bytes >= CHUNK_BYTES:
             file.compress()
-        large = sum(map(len, file.chunks)) >= FILE_BYTES
-        if large or file.last_us - file.first_us >= HOUR_US:
-            self._finish(key)
-        elif len(self._files) > OPEN_FILES:
-            self._finish(next(iter(self._files)))
+        if self._failed_s is None or now_s - self._failed_s >= RETRY_S:
+            due = [k for k, f in self._files.items() if f.due(now_s)]
+            if not due and (len(self._files) > OPEN_FILES or self._failed_s is not None):
+                due = [next(iter(self._files))]
+            for each in due:
+                self._finish(each)
         while self._failed_s is not None and sum(f.nbytes for f in self._files.values()) > HELD_BYTES:
             self._stop.wait(RETRY_S)
             self._finish(next(iter(self._files)), must=self._stop.is_set())
@@ -194,8 +198,10 @@ class RolledFiles:
         folder = self._folder / table / f"class={equipment}" / f"day={day}"
         folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(file.first_us // 1_000_000))
-        path = folder / f"{stamp}-{self._writer}-{self._next:06d}.parquet"
-        hidden = folder / f".{path.name}.tmp"
+        while (path := folder / f"{stamp}-{self._writer}-{self._next:06d}.parquet").exists():
+            self._next += 1  # the journal was lost: what is there stays
+        # The same name each time: what a crash leaves there is overwritten.
+        hidden = self._folder / f".{self._writer}.parquet.tmp"
         try:
             with pa.OSFile(str(hidden), "wb") as sink:
                 _write_parquet(file.chunks, sink)

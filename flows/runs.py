@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -22,16 +23,21 @@ from flows.dispatch import Decision
 from flows.exporter import Server
 from flows.fleet import Fleet
 from flows.intake import Input
+from flows.kafka.sink import KafkaSink
+from flows.kafka.wiring import kafka_sinks, kafka_source
 from flows.known import Known
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, build
+from flows.mqtt.client import MqttClient
+from flows.mqtt.settings import MqttInput
+from flows.mqtt.wiring import mqtt_client, mqtt_source
 from flows.recovery import Store
 from flows.results import Results
 from flows.simulator import fleet as simulator
 from flows.simulator.source import SimulatorSource
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
-from flows.site import LoadedSite, SimulatorInput, parse_address
-from flows.sources import FileSource, InputError, Message, open_check
+from flows.site import KafkaInput, LoadedSite, SimulatorInput, parse_address
+from flows.sources import FileSource, InputError, Message, name_of, open_check
 from models.detector import StateError
 from models.scoring import Scorer
 
@@ -135,8 +141,14 @@ class Live:
         Where snapshots are kept, and where the run resumes; None without.
     place
         Which process of a cluster this is.
+    clients
+        What fills spools while the flow runs.
     epoch
         Time between snapshots.
+    kafka
+        Topics of results, by output.
+    pipeline
+        The pipeline's own metrics.
     """
 
     classes: Mapping[str, EquipmentClass]
@@ -152,10 +164,12 @@ class Live:
     told: Callable[[Decision], None] = lambda decision: None
     store: Store | None = None
     place: Place = field(default_factory=Place)
+    clients: Sequence[MqttClient] = ()
     epoch: timedelta = EPOCH
+    kafka: Mapping[str, KafkaSink] = field(default_factory=dict)
+    pipeline: Pipeline = field(default_factory=lambda: Pipeline(CollectorRegistry()))
 
     def __post_init__(self) -> None:
-        self.pipeline = Pipeline(CollectorRegistry())
         self.fleet = Fleet(self.classes, self.known.register, history=self.page)
         self.known.changed(self.fleet.reload)
 
@@ -177,7 +191,12 @@ class Live:
             credits=credits,
         )
         flow = build(monitor, self.sources, self._results())
-        with Server(self.fleet, self.pipeline, *self.address, page=self.page) as server, self.known.watched(self.stop):
+        with ExitStack() as held:
+            server = held.enter_context(Server(self.fleet, self.pipeline, *self.address, page=self.page))
+            held.enter_context(self.known.watched(self.stop))
+            for client in self.clients:
+                held.callback(client.stop)
+                client.start()
             serving(server)
             server.ready = True
             _run(flow, self.epoch, self.store, self.place)
@@ -190,7 +209,7 @@ class Live:
             archive = ArchiveSink(self.archive, self.pipeline, self.stop, store)
         if self.dead_letters is not None:
             letters = DeadLetterSink(self.dead_letters, self.known.class_of, self.pipeline, self.stop, store)
-        return Results(self.classes, archive=archive, dead_letters=letters)
+        return Results(self.classes, archive=archive, dead_letters=letters, kafka=self.kafka)
 
 
 def _run(flow: Dataflow, epoch: timedelta = EPOCH, store: Store | None = None, place: Place | None = None) -> None:
@@ -224,18 +243,33 @@ def live_site(
     simulated: dict[str, Asset] = {}
     sources: dict[str, Source[Message]] = {}
     inputs: dict[str, Input] = {}
+    clients: list[MqttClient] = []
+    pipeline = Pipeline(CollectorRegistry())
     for described in site.inputs:
         if isinstance(described, SimulatorInput):
             plan = described.plan(time.time_ns() // 1000)
             simulated = simulator.Fleet(plan).register
             sources[described.name] = SimulatorSource(plan, described.speed, stop)
             inputs["simulator"] = Input(endless=True)
+        elif isinstance(described, KafkaInput):
+            topic = kafka_source(described, folder, pipeline, stop, place.mine)
+            sources[described.name] = topic
+            equipment = loaded.classes.get(described.equipment or "")
+            inputs |= {part: Input(equipment, live=True) for part in topic.list_parts()}
+        elif isinstance(described, MqttInput):
+            spooled = mqtt_source(described, folder, pipeline, store is not None, stop, place.local, said)
+            sources[described.name] = spooled
+            equipment = loaded.classes.get(described.equipment or "")
+            inputs |= {part: Input(equipment, live=True) for part in spooled.list_parts()}
+            if place.process == 0:
+                clients.append(mqtt_client(described, folder, pipeline, _held(store, described.name), said))
         else:
             paths = loaded.files[described.name]
             equipment = loaded.classes.get(described.equipment or "")
-            sources[described.name] = FileSource(paths, equipment, speed=described.speed, stop=stop)
-            inputs |= {str(path): Input(equipment, asset_of(path), live=True) for path in paths}
+            sources[described.name] = FileSource(paths, equipment, described.speed, stop, folder=folder)
+            inputs |= {name_of(path, folder): Input(equipment, asset_of(path), live=True) for path in paths}
     path = None if site.assets is None else folder / site.assets
+    made_us = None if store is None else store.made_us
     return Live(
         classes=loaded.classes,
         known=Known(loaded.register | simulated, path, simulated, loaded.classes, said),
@@ -249,7 +283,22 @@ def live_site(
         stop=stop,
         store=store,
         place=place,
+        kafka=kafka_sinks(site.outputs.kafka, folder, pipeline, site.shards, stop, place.mine, made_us),
+        pipeline=pipeline,
+        clients=clients,
     )
+
+
+def _held(store: Store | None, name: str) -> Callable[[str], int | None] | None:
+    """Return what tells up to which position a partition of an input is held by the recovery store."""
+    if store is None:
+        return None
+
+    def held(part: str) -> int | None:
+        state = store.resume_state(f"input_{name}", part)
+        return None if state is None else state["position"]["offset"]
+
+    return held
 
 
 def asset_of(path: Path) -> str:

@@ -6,6 +6,7 @@ Relative paths are relative to the site file. Everything that can be wrong in it
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,12 +15,19 @@ from msgspec import Meta, Struct
 
 from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
+from flows.kafka.settings import KafkaInput, KafkaOutput
+from flows.kafka.settings import problems as kafka_problems
+from flows.mqtt.settings import MqttInput
+from flows.mqtt.settings import problems as mqtt_problems
 from flows.simulator.fleet import FleetPlan
 from models.scoring import Scorer
 
 __all__ = [
     "FileInput",
+    "KafkaInput",
+    "KafkaOutput",
     "LoadedSite",
+    "MqttInput",
     "Outputs",
     "SimulatorInput",
     "Site",
@@ -86,18 +94,21 @@ class Outputs(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Folder of the Parquet archive of features, scores and rejected input.
     dead_letters
         Folder of rejected input with its raw bytes.
+    kafka
+        Topics of scores, decisions and rejected input.
     """
 
     address: str = "127.0.0.1:9300"
     archive: str | None = None
     dead_letters: str | None = None
+    kafka: KafkaOutput | None = None
 
 
 class Site(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A site file, as it is written."""
 
     name: str
-    inputs: Annotated[tuple[FileInput | SimulatorInput, ...], Meta(min_length=1)]
+    inputs: Annotated[tuple[FileInput | KafkaInput | MqttInput | SimulatorInput, ...], Meta(min_length=1)]
     assets: str | None = None
     classes: tuple[str, ...] = ()
     shards: Annotated[int, Meta(ge=1, le=4096)] = 16
@@ -217,9 +228,28 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
         known = sorted(register.keys() & set(one.plan(0).asset_ids))
         if known:
             problems.append(f"{path}: $.inputs: the register has an asset {known[0]!r}, as the simulated fleet does")
-    if files and not register:
-        problems.append(f"{path}: $.assets: a site that reads files needs a register of its assets")
+    topics = [one for one in site.inputs if isinstance(one, KafkaInput)]
+    problems += [f"{path}: {problem}" for problem in _kafka(site, topics, folder, classes)]
+    brokers = [one for one in site.inputs if isinstance(one, MqttInput)]
+    problems += [f"{path}: {problem}" for problem in mqtt_problems(brokers, folder, classes)]
+    if (files or topics or brokers) and not register:
+        problems.append(f"{path}: $.assets: a site that reads telemetry needs a register of its assets")
     return (None if problems else LoadedSite(site, folder, classes, register, files)), problems
+
+
+def _kafka(site: Site, topics: list[KafkaInput], folder: Path, classes: dict[str, EquipmentClass]) -> Iterator[str]:
+    """Yield what is wrong with the topics of a site."""
+    for one in topics:
+        if one.equipment is not None and one.equipment not in classes:
+            yield f"$.inputs: {one.name}: no class is called {one.equipment!r}"
+        yield from (f"$.inputs: {one.name}: {problem}" for problem in kafka_problems(one, folder))
+    # A topic's name is that of its partitions in the recovery store, and in the metrics.
+    for topic in sorted({one.topic for one in topics if [t.topic for t in topics].count(one.topic) > 1}):
+        yield f"$.inputs: two inputs read a topic called {topic!r}"
+    if site.outputs.kafka is not None:
+        yield from (f"$.outputs.kafka: {problem}" for problem in kafka_problems(site.outputs.kafka, folder))
+        for topic in sorted({one.topic for one in topics} & set(site.outputs.kafka.topics.values())):
+            yield f"$.outputs.kafka: the topic {topic!r} is read as an input, and would feed itself"
 
 
 def _files(site: Site, folder: Path, classes: dict[str, EquipmentClass], problems: list[str]) -> dict[str, list[Path]]:

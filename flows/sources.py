@@ -16,7 +16,7 @@ from features.signals import EquipmentClass
 from flows.cutting import Cutter
 from flows.files import READ_ERRORS, InputError, Piece, Wire, open_check, pieces, sentence
 
-__all__ = ["FileSource", "InputError", "Message", "Wire", "open_check"]
+__all__ = ["FileSource", "InputError", "Message", "Wire", "name_of", "open_check"]
 
 WAKE_S = 0.5
 """Longest sleep of a paced replay: how soon it notices that it shall stop."""
@@ -33,9 +33,10 @@ class Message:
     wire
         Form of the payload: `blocks` is a record batch of `features.telemetry.BLOCKS`; `arrow` the bytes of an Arrow
         IPC stream or file of blocks, or a batch that is to become one; `jsonl` whole lines of JSON; `csv` a header line
-        and whole lines; `table` a record batch of a wide table.
+        and whole lines; `table` a record batch of a wide table. What comes from a broker is `arrow`, `json`, `senml`,
+        `senml-cbor` or `cbor`.
     payload
-        The payload.
+        The payload. From a broker a list of bytes: many of its messages at once.
     times_us
         When each payload of a list arrived, in microseconds since 1970; None where unknown.
     """
@@ -50,6 +51,17 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def name_of(path: Path, folder: Path | None) -> str:
+    """Return what a file is called: its path from the folder, or all of it where it lies elsewhere.
+
+    Examples
+    --------
+    >>> name_of(Path("/site/telemetry/a.csv"), Path("/site")), name_of(Path("/data/a.csv"), Path("/site"))
+    ('telemetry/a.csv', '/data/a.csv')
+    """
+    return str(path.relative_to(folder) if folder is not None and path.is_relative_to(folder) else path)
+
+
 class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
     """Reads files, a partition each, in the order of their rows.
 
@@ -60,6 +72,8 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
     ----------
     paths
         Files that `open_check` has let pass.
+    folder
+        A file below it is called by its path from there, so that its name, a recovery key, outlives a move of the site.
     equipment
         Class of the wide tables among them.
     speed
@@ -85,10 +99,11 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _utc_now,
+        folder: Path | None = None,
     ) -> None:
         if speed is not None and not speed > 0:
             raise ValueError(f"a speed is above 0, or None for as fast as it goes; got {speed}")
-        self.paths = {str(path): path for path in paths}
+        self.paths = {name_of(path, folder): path for path in paths}
         self.equipment = equipment
         self.speed = speed
         self.stop = stop

@@ -6,20 +6,19 @@ counted.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.assets import shard_of
 from features.signals import EquipmentClass
 from features.telemetry import Reason
 from features.windows import ShardBatch, ShardWindows, Silence, Step
+from flows.dealing import Dealer
 from flows.dispatch import Decision, Dispatcher
 from flows.intake import Telemetry
 from flows.keys import shard_key
@@ -67,17 +66,24 @@ class Shard:
         The class of an asset; every asset that comes here has one.
     shards
         Number of shards; fixed for the life of a recovery store.
+    changed
+        How often the register has changed.
     """
 
     def __init__(
-        self, classes: Mapping[str, EquipmentClass], class_of: Callable[[str], str | None], shards: int
+        self,
+        classes: Mapping[str, EquipmentClass],
+        class_of: Callable[[str], str | None],
+        shards: int,
+        changed: Callable[[], int] = lambda: 0,
     ) -> None:
         self._class_of = class_of
         self._shards = shards
         self._keys = [shard_key(number) for number in range(shards)]
         self._names = list(classes)
         self._window_us = {name: round(c.window_s * 1e6) for name, c in classes.items()}
-        self._number_of: dict[tuple[str, str | None], int] = {}
+        self._changed, self._seen = changed, changed()
+        self._deal = Dealer(self._number)
 
     def __call__(self, telemetry: Telemetry) -> Iterator[tuple[str, tuple[str, ShardBatch | Tick]]]:
         """Yield the batches by key and class, then a tick for each class of which a window may have ended."""
@@ -89,75 +95,19 @@ class Shard:
                 yield from ((key, tick) for key in self._keys)
 
     def _batches(self, telemetry: Telemetry) -> Iterator[tuple[str, tuple[str, ShardBatch]]]:
-        blocks, clock = telemetry.blocks, telemetry.clock
-        column, signals = blocks.column("asset"), blocks.column("signal")
-        names = column.dictionary.to_pylist()
-        asset = column.indices.to_numpy()
-        present = np.zeros(len(names), np.bool_)
-        present[asset] = True
-        number_of = np.array(
-            [self._number(n) if p else -1 for n, p in zip(names, present.tolist(), strict=True)], np.int32
-        )
-        lists = blocks.column("values")
-        offsets = lists.offsets.to_numpy().astype(np.int64)
-        values = lists.values.to_numpy(zero_copy_only=False)
-        start = blocks.column("start").cast(pa.int64()).to_numpy()
-        period = blocks.column("period_us").to_numpy()
-        count = np.diff(offsets)
-        # One sort deals the blocks out and puts an asset's blocks together; a shard's part is then a slice.
-        rank = np.empty(len(names), np.int64)
-        rank[np.argsort(number_of, kind="stable")] = np.arange(len(names))
-        ranked = rank[asset]
-        order = np.argsort(ranked.astype(np.uint16) if len(names) <= 2**16 else ranked, kind="stable")
-        # Reordering is bound by memory: what is constant or follows from the order is not read again.
-        single = int(count.max()) == 1 == int(count.min())
-        first = offsets[0] + order if single else offsets[:-1][order]
-        in_time = single and bool((clock == start).all())
-        asset = np.repeat(np.argsort(rank), np.bincount(ranked, minlength=len(names))).astype(np.int32)
-        signal = signals.indices.to_numpy()[order]
-        start = start[order]
-        clock = start if in_time else clock[order]
-        period, count = _reordered(period, order), _reordered(count, order)
-        number = number_of[asset]
-        bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
-        signal_names = signals.dictionary.to_pylist()
-        for i, j in itertools.pairwise(bounds):
-            shard, name = divmod(int(number[i]), len(self._names))
-            yield (
-                self._keys[shard],
-                (
-                    self._names[name],
-                    ShardBatch(
-                        names,
-                        signal_names,
-                        asset[i:j],
-                        signal[i:j],
-                        start[i:j],
-                        period[i:j],
-                        first[i:j],
-                        count[i:j],
-                        clock[i:j],
-                        values,
-                        telemetry.source,
-                        telemetry.limit_us,
-                    ),
-                ),
-            )
+        if self._changed() != self._seen:
+            self._seen = self._changed()
+            self._deal.forget()
+        dealt = self._deal(telemetry.source, telemetry.blocks, telemetry.clock, telemetry.limit_us)
+        for number, batch in dealt:
+            shard, name = divmod(number, len(self._names))
+            yield self._keys[shard], (self._names[name], batch)
 
     def _number(self, asset: str) -> int:
         """Return the number of an asset's shard times the number of classes, plus that of its class."""
         equipment = self._class_of(asset)
-        number = self._number_of.get((asset, equipment))
-        if number is None:
-            assert equipment is not None, "unknown assets are rejected before"
-            number = shard_of(asset, self._shards) * len(self._names) + self._names.index(equipment)
-            self._number_of[asset, equipment] = number
-        return number
-
-
-def _reordered(column: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Reorder a column; one that is the same everywhere stays as it is."""
-    return column if bool((column == column[0]).all()) else column[order]
+        assert equipment is not None, "unknown assets are rejected before"
+        return shard_of(asset, self._shards) * len(self._names) + self._names.index(equipment)
 
 
 class Window:

@@ -5,13 +5,15 @@ one, after a pause that doubles from one failure to the next. Meanwhile what eac
 alert ends because its process is starting again.
 
 Processes on several hosts have no supervisor in common. Each host's tells those of the others that it lives, by a
-datagram a second to the port of each; where one falls silent the run is restarted, because a connection that was cut is
+datagram to the port of each; where one falls silent the run is restarted, because a connection that was cut is
 not noticed by itself for many minutes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -20,11 +22,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flows import metrics
+from flows.credits import new_account
 from flows.merged import merged
 
-__all__ = ["Heartbeat", "Pauses", "Supervisor", "free_ports"]
+__all__ = ["Heartbeat", "Pauses", "Supervisor", "free_ports", "stop_when_orphaned"]
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -34,9 +41,15 @@ DRAIN_S = 10.0
 """How long processes have to end by themselves before they are killed."""
 SHOWN_ON_S = 300.0
 """How long the last exposition of a process that is gone is shown on: longer than a restart, shorter than a lie."""
-BEAT_S = 1.0
+ANSWER_S = 5.0
+"""How long a process has to answer a scrape; Prometheus gives up after 10."""
+BEAT_S = 0.2
+"""Time between datagrams: a host's inputs may run ahead of another by what they read in it."""
 SILENT_S = 10.0
 """A host that was there and has not been heard for so long is cut off."""
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Reaches the processes whatever proxy the environment names."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -73,44 +86,56 @@ class Pauses:
         return pause_s
 
 
+_MARK = b"vigie 1 "
+
+
 class Heartbeat:
-    """Tells the other hosts of a cluster that this one lives, and hears which of them have fallen silent.
+    """Tells the other hosts of a cluster that this one lives and what it has taken of what they sent.
+
+    It hears which of them have fallen silent, and keeps their rows of the account of credits up to date.
 
     Parameters
     ----------
-    own, others
-        Host and port of this process and of those on other hosts; the datagrams use the same numbers as the
-        connections.
+    process
+        Number of this host's process.
+    addresses
+        Host and port of every process of the cluster; the datagrams use the same numbers as the connections.
+    account
+        This host's copy of the account, `flows.credits`.
     clock
         Monotonic clock in seconds.
     """
 
     def __init__(
-        self, own: tuple[str, int], others: Sequence[tuple[str, int]], clock: Callable[[], float] = time.monotonic
+        self,
+        process: int,
+        addresses: Sequence[tuple[str, int]],
+        account: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
-        self._others = {(socket.gethostbyname(host), port) for host, port in others}
-        self._heard: dict[tuple[str, int], float] = {}
+        self._process, self._account, self._clock = process, account, clock
+        places = [(socket.gethostbyname(host), port) for host, port in addresses]
+        self._number = {place: number for number, place in enumerate(places) if number != process}
+        self._shape = (len(places), len(places) + 1)
+        self._heard: dict[int, float] = {}
+        self._rows: NDArray[np.int64] = np.zeros(self._shape, np.int64)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((socket.gethostbyname(own[0]), own[1]))
+        self._socket.bind(places[process])
         self._socket.settimeout(BEAT_S / 4)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="vigie-heartbeat", daemon=True)
         self._thread.start()
 
     @property
-    def silent(self) -> list[str]:
-        """Hosts that were heard once and are not any more."""
+    def silent(self) -> list[int]:
+        """Processes that were heard once and are not any more."""
         now = self._clock()
-        return [f"{h}:{p}" for (h, p), at in sorted(self._heard.items()) if now - at > SILENT_S]
+        return sorted(number for number, at in self._heard.copy().items() if now - at > SILENT_S)
 
-    @property
-    def missing(self) -> list[str]:
-        """Hosts that have never been heard, or not for long."""
-        return sorted({f"{h}:{p}" for h, p in self._others - self._heard.keys()} | set(self.silent))
-
-    def forget(self) -> None:
-        """Wait for every host anew."""
+    def renew(self) -> None:
+        """Begin a new account, in which nothing is spent, and wait for every host anew."""
+        new_account(self._account, self._shape[0])
+        self._rows = np.memmap(self._account, np.int64, "r+", shape=self._shape)
         self._heard.clear()
 
     def close(self) -> None:
@@ -124,13 +149,26 @@ class Heartbeat:
         while not self._over.is_set():
             if self._clock() >= due:
                 due = self._clock() + BEAT_S
-                for other in self._others:
+                for other in self._number:
                     with contextlib.suppress(OSError):
-                        self._socket.sendto(b"vigie", other)
+                        self._socket.sendto(_MARK + self._rows[self._process].tobytes(), other)
             with contextlib.suppress(OSError):
-                _, sender = self._socket.recvfrom(64)
-                if sender in self._others:
-                    self._heard[sender] = self._clock()
+                data, sender = self._socket.recvfrom(65_536)
+                number = self._number.get(sender)
+                if number is not None and len(data) == len(_MARK) + 8 * self._shape[1] and data.startswith(_MARK):
+                    self._heard[number] = self._clock()
+                    self._rows[number] = np.frombuffer(data, np.int64, offset=len(_MARK))
+
+
+def stop_when_orphaned(stop: threading.Event) -> None:
+    """In a process of a run: set the event when its supervisor is gone, in whatever way."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, name="vigie-supervised", daemon=True).start()
 
 
 @dataclass
@@ -160,6 +198,8 @@ class Supervisor:
         Told in a sentence what happens.
     heartbeat
         Where the run spans hosts.
+    lends
+        Open files that the processes hold too, such as a lock.
     clock
         Monotonic clock in seconds.
     """
@@ -169,6 +209,7 @@ class Supervisor:
     prepare: Callable[[], None] = lambda: None
     said: Callable[[str], None] = lambda sentence: None
     heartbeat: Heartbeat | None = None
+    lends: Sequence[int] = ()
     clock: Callable[[], float] = time.monotonic
     restarts: int = 0
     _children: list[_Child] = field(default_factory=list)
@@ -205,7 +246,11 @@ class Supervisor:
         with self._lock:
             for child in self._children:
                 if child.process is not None and child.process.poll() is None:
-                    with contextlib.suppress(OSError), urllib.request.urlopen(child.url, timeout=5.0) as answer:
+                    # A process can die in the middle of its answer.
+                    with (
+                        contextlib.suppress(OSError, http.client.HTTPException),
+                        _direct.open(child.url, timeout=ANSWER_S) as answer,
+                    ):
                         child.text, child.said_s = answer.read(), now
             texts = [child.text for child in self._children if child.text and now - child.said_s < SHOWN_ON_S]
         return merged(texts) + self._own()
@@ -225,10 +270,9 @@ class Supervisor:
 
     def _start(self) -> None:
         self.prepare()
-        if self.heartbeat is not None:
-            self.heartbeat.forget()
         for child in self._children:
-            child.process = subprocess.Popen(child.command)
+            # What is never written to the input says that the supervisor lives: see `stop_when_orphaned`.
+            child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE, pass_fds=tuple(self.lends))
 
     def _wait(self) -> str | None:
         """Wait for a process to die, and say which; None where all have ended well, or shall."""
@@ -240,8 +284,8 @@ class Supervisor:
                     return f"process {number} {how}"
             if all(code == 0 for code in codes):
                 return None
-            if self.heartbeat is not None and self.heartbeat.silent:
-                return f"nothing is heard of {', '.join(self.heartbeat.silent)} any more: the run was stopped"
+            if self.heartbeat is not None and (silent := self.heartbeat.silent):
+                return f"nothing is heard of process {silent[0]} any more: the run was stopped"
         return None
 
     def _end(self) -> int:
@@ -257,4 +301,6 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         return max((abs(process.returncode) for process in running), default=0)

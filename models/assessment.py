@@ -316,7 +316,7 @@ class Assessor:
         room = len(self._memory.prognosis.service)
         if assets <= room:
             return
-        new = self._new(max(assets, 2 * room))
+        new = self._new(max(assets, room + room // 8))
         old = self._arrays(self._memory)
         for name, array in self._arrays(new).items():
             array[:room] = old[name]

@@ -115,14 +115,16 @@ class ArrayDetector:
         """Make room for `assets` assets."""
         room = len(self._arrays[0])
         if assets > room:
-            # A shard that gains assets one by one must not copy its state for each of them.
+            # A shard that gains assets one by one must not copy its state for each of them; a large one grows by less.
             room = max(assets, room + room // 8)
-            self._arrays = cast(Any, type(self._arrays))(
-                *(
-                    np.concatenate((a, np.full((room - len(a), *a.shape[1:]), self._fill.get(name, 0), a.dtype)))
-                    for name, a in zip(self._fields(), self._arrays, strict=True)
-                )
-            )
+            grown = []
+            for name, a in zip(self._fields(), self._arrays, strict=True):
+                longer = np.zeros((room, *a.shape[1:]), a.dtype)
+                longer[: len(a)] = a
+                if self._fill.get(name, 0):
+                    longer[len(a) :] = self._fill[name]
+                grown.append(longer)
+            self._arrays = cast(Any, type(self._arrays))(*grown)
         self._assets = max(assets, self._assets)
 
     def rebaseline(self, rows: Rows) -> None:

@@ -91,7 +91,7 @@ class References(NamedTuple):
 
     windows: NDArray[np.int32]
     total: NDArray[np.float64]
-    first: NDArray[np.float32]
+    first: NDArray[np.float64]
     kept: NDArray[np.int32]
     began: NDArray[np.int64]
     frozen: NDArray[np.float64]
@@ -146,7 +146,7 @@ def new_references(assets: int, indicators: int) -> References:
     return References(
         windows=np.zeros(shape, np.int32),
         total=np.zeros(shape),
-        first=np.zeros((*shape, DAY_STEPS), np.float32),
+        first=np.zeros((*shape, DAY_STEPS)),
         kept=np.zeros(shape, np.int32),
         began=np.full(shape, -1, np.int64),
         frozen=np.full(shape, np.nan),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,11 +105,11 @@ class Scorer:
             )
         self.equipment = equipment
         self.detectors: dict[str, Detector] = {n: DETECTORS[n](detection, seed) for n in detection.detectors}
-        self._columns, self._conditions = _picks(equipment)
-        states = equipment.states
-        self._out_of_service = () if states is None else states.stopped + states.maintenance
+        self._picked = _picks(equipment)
+        self._columns = self._picked.column
         self._alpha = 2.0 / (detection.smoothing + 1.0)
-        self._smooth = np.zeros((0, 2, len(detection.features)))
+        # Without smoothing there is nothing to remember.
+        self._smooth = np.zeros((0, 2, len(detection.features) if self._alpha < 1.0 else 0))
 
     @property
     def nbytes(self) -> int:
@@ -130,8 +130,12 @@ class Scorer:
             np.full((n, d), np.nan),
             np.full((n, d), np.nan),
         )
-        for group in _groups(windows.rows):
-            self._score_and_learn(windows.rows[group], group, scored)
+        if n < 2 or bool((windows.rows[1:] > windows.rows[:-1]).all()):
+            # One window an asset, as a shard closes them: nothing is copied.
+            self._score_and_learn(windows.rows, slice(None), scored)
+        else:
+            for group in _groups(windows.rows):
+                self._score_and_learn(windows.rows[group], group, scored)
         return scored
 
     def rebaseline(self, rows: NDArray[np.int32]) -> None:
@@ -167,38 +171,42 @@ class Scorer:
                 f"the stored state has the detectors {sorted(state['detectors'])}, the class {sorted(self.detectors)}: "
                 "the class file has changed, reset the recovery store of this site"
             )
-        self._smooth = np.array(state["smooth"], np.float64)
+        smooth = np.array(state["smooth"], np.float64)
+        self._smooth = smooth[:, :, : self._smooth.shape[2]]
         for name, detector in self.detectors.items():
             detector.load(state["detectors"][name])
 
     def _grow(self, assets: int) -> None:
         room = len(self._smooth)
         if assets > room:
-            more = np.zeros((max(assets - room, room // 8), *self._smooth.shape[1:]))
-            self._smooth = np.concatenate((self._smooth, more))
+            smooth = np.zeros((max(assets, room + room // 8), *self._smooth.shape[1:]))
+            smooth[:room] = self._smooth
+            self._smooth = smooth
             for detector in self.detectors.values():
                 detector.grow(assets)
 
     def _features(self, windows: ClosedWindows) -> NDArray[np.float64]:
         """Pick the detection features, unknown out of service and where their condition does not hold; smooth them."""
-        x = windows.features[:, self._columns]
-        x[np.isin(windows.state_code, self._out_of_service)] = np.nan
-        for column, feature, low, high in self._conditions:
-            value = windows.features[:, feature]
-            x[~((value >= low) & (value <= high)), column] = np.nan
-        if self._alpha < 1.0:
-            _smooth(windows.rows, x, self._alpha, self._smooth)
+        x = np.empty((len(windows.rows), len(self._columns)))
+        _pick(windows.rows, windows.features, windows.state_code, self._picked, self._alpha, self._smooth, x)
         return x
 
-    def _score_and_learn(self, rows: NDArray[np.int32], group: NDArray[np.int64], scored: Scored) -> None:
+    def _score_and_learn(self, rows: NDArray[np.int32], group: NDArray[np.int64] | slice, scored: Scored) -> None:
+        if len(rows) == 0:
+            return
         x = scored.x[group]
-        scores = np.stack([detector.score(rows, x) for detector in self.detectors.values()])
-        scored.score[group], scored.warming[group] = _combine(scores)
-        loudest = np.argmax(np.where(np.isnan(scores), -1.0, scores), axis=0)
+        scores = np.empty((len(self.detectors), len(rows)))
         for index, detector in enumerate(self.detectors.values()):
-            speaks = loudest == index
-            if speaks.any():
-                scored.share[group[speaks]] = detector.explain(rows[speaks], x[speaks])
+            scores[index] = detector.score(rows, x)
+        scored.score[group], scored.warming[group] = _combine(scores)
+        if not scored.warming[group].all():
+            loudest = np.argmax(np.where(np.isnan(scores), -1.0, scores), axis=0)
+            share = np.zeros(x.shape)
+            for index, detector in enumerate(self.detectors.values()):
+                speaks = np.flatnonzero(loudest == index)
+                if len(speaks):
+                    share[speaks] = detector.explain(rows[speaks], x[speaks])
+            scored.share[group] = share
         for detector in self.detectors.values():
             if isinstance(detector, Hotelling):
                 scored.lower[group], scored.upper[group] = detector.expected(rows)
@@ -229,25 +237,69 @@ def _groups(rows: NDArray[np.int32]) -> list[NDArray[np.int64]]:
     return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1]) if n else []
 
 
-def _picks(equipment: EquipmentClass) -> tuple[NDArray[np.int64], list[tuple[int, int, float, float]]]:
-    """Return the column of each detection feature, and for those with a condition its column and bounds."""
-    columns, conditions = [], []
-    for place, name in enumerate(equipment.detection.features):
+class _Picked(NamedTuple):
+    """Which features the detectors see.
+
+    The column of each, the column of its condition (-1 none) with its bounds, and the codes of the state signal that
+    mean out of service.
+    """
+
+    column: NDArray[np.int64]
+    condition: NDArray[np.int64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    out_of_service: NDArray[np.float64]
+
+
+def _picks(equipment: EquipmentClass) -> _Picked:
+    found = []
+    for name in equipment.detection.features:
         feature, _, condition = name.partition("@")
-        columns.append(equipment.feature_index[feature])
+        column = equipment.feature_index[feature]
         if condition:
             c = equipment.conditions[condition]
-            conditions.append((place, equipment.feature_index[c.feature], c.at_least, c.at_most))
-    return np.array(columns, np.int64), conditions
+            found.append((column, equipment.feature_index[c.feature], c.at_least, c.at_most))
+        else:
+            found.append((column, -1, 0.0, 0.0))
+    states = equipment.states
+    codes = () if states is None else states.stopped + states.maintenance
+    columns, conditions, low, high = zip(*found, strict=True)
+    return _Picked(
+        np.array(columns, np.int64),
+        np.array(conditions, np.int64),
+        np.array(low, np.float64),
+        np.array(high, np.float64),
+        np.array(codes, np.float64),
+    )
 
 
 @kernel
-def _smooth(rows: NDArray[np.int32], x: NDArray[np.float64], alpha: float, state: NDArray[np.float64]) -> None:
-    """Replace each value by the exponentially weighted mean of its asset's values so far."""
+def _pick(
+    rows: NDArray[np.int32],
+    features: NDArray[np.float64],
+    state_code: NDArray[np.float64],
+    picked: _Picked,
+    alpha: float,
+    state: NDArray[np.float64],
+    x: NDArray[np.float64],
+) -> None:
+    """Write the detection features: NaN out of service and where their condition does not hold; else smoothed.
+
+    Smoothing is the exponentially weighted mean of the asset's values so far.
+    """
     for i in range(len(rows)):
+        serves = True
+        for code in picked.out_of_service:
+            serves &= state_code[i] != code
         sums, weights = state[rows[i], 0], state[rows[i], 1]
         for j in range(x.shape[1]):
-            if not np.isnan(x[i, j]):
-                sums[j] = (1.0 - alpha) * sums[j] + x[i, j]
+            value = features[i, picked.column[j]]
+            condition = picked.condition[j]
+            holds = condition < 0 or picked.low[j] <= features[i, condition] <= picked.high[j]
+            if not serves or not holds:
+                value = np.nan
+            if alpha < 1.0 and not np.isnan(value):
+                sums[j] = (1.0 - alpha) * sums[j] + value
                 weights[j] = (1.0 - alpha) * weights[j] + 1.0
-                x[i, j] = sums[j] / weights[j]
+                value = sums[j] / weights[j]
+            x[i, j] = value

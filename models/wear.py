@@ -115,10 +115,15 @@ def new_trend(assets: int, modes: int) -> Trend:
         rough=np.zeros(shape),
         rough_days=np.zeros(shape),
     )
-    for asset in range(assets):
-        for mode in range(modes):
-            reset(trend, asset, mode)
+    _reset_all(trend)
     return trend
+
+
+@kernel
+def _reset_all(t: Trend) -> None:
+    for a in range(t.level.shape[0]):
+        for m in range(t.level.shape[1]):
+            reset(t, a, m)
 
 
 @kernel

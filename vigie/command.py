@@ -108,18 +108,29 @@ def _parser() -> argparse.ArgumentParser:
     score.set_defaults(run=_score)
 
     simulate = _command(
-        commands, "simulate", "a fleet with known faults, as files",
+        commands, "simulate", "a fleet with known faults, as files or into a topic",
         "vigie simulate fleet/ --lifts 5 --boilers 3 --days 14 --faults natural",
     )  # fmt: skip
-    simulate.add_argument("out", metavar="OUT", help="folder for telemetry, assets.csv and truth.csv")
+    simulate.add_argument("out", metavar="OUT", help="a folder, or kafka://HOST:PORT/TOPIC")
     simulate.add_argument("--lifts", type=_count, default=2, metavar="N", help="lifts (default: 2)")
     simulate.add_argument("--boilers", type=_count, default=1, metavar="N", help="boilers (default: 1)")
     simulate.add_argument("--days", type=_positive, default=1.0, metavar="D", help="days (default: 1)")
     simulate.add_argument("--seed", type=_count, default=0, metavar="N", help="the same seed gives the same bytes")
-    simulate.add_argument("--start", default="2026-01-05T00:00:00Z", metavar="TIME", help="first moment, ISO 8601")
+    simulate.add_argument(
+        "--start", default="2026-01-05T00:00:00Z", metavar="TIME", help="first moment, ISO 8601, or now"
+    )
     simulate.add_argument("--faults", choices=["none", "natural", "demo"], default="natural", help="default: natural")
     simulate.add_argument("--mode", choices=["burst", "continuous"], default="burst", help="default: burst")
     simulate.add_argument("--format", choices=["parquet", "arrow", "jsonl", "csv"], default="parquet", dest="wire")
+    simulate.add_argument(
+        "--wire", choices=["arrow", "json", "senml", "senml-cbor", "cbor"], default="arrow", dest="message",
+        help="form of the messages of a topic (default: arrow)",
+    )  # fmt: skip
+    simulate.add_argument("--speed", type=_positive, metavar="X", help="seconds simulated a second, into a topic")
+    simulate.add_argument(
+        "--partitions", type=_positive_count, default=16, metavar="N", help="of a topic that is new (default: 16)"
+    )
+    simulate.add_argument("--register", metavar="DIR", help="with a topic: folder for assets.csv and truth.csv")
     simulate.set_defaults(run=_simulate)
 
     check = _command(commands, "check", "everything that can be wrong in a site's files", "vigie check site.toml")
@@ -156,6 +167,13 @@ def _processes(text: str) -> int:
     count = _count(text)
     if not 1 <= count <= 64:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 64, got {text!r}")
+    return count
+
+
+def _positive_count(text: str) -> int:
+    count = _count(text)
+    if count == 0:
+        raise argparse.ArgumentTypeError("expected a whole number from 1")
     return count
 
 

@@ -58,10 +58,11 @@ def score(given: argparse.Namespace) -> int:
 def simulate(given: argparse.Namespace) -> int:
     """Write a simulated fleet."""
     from flows.simulator.fleet import FleetPlan
+    from flows.simulator.target import parse_target
     from flows.simulator.write import write_fleet
 
     try:
-        start = datetime.fromisoformat(given.start)
+        start = datetime.now(UTC) if given.start == "now" else datetime.fromisoformat(given.start)
     except ValueError:
         raise Failure(f"--start {given.start}: expected a time such as 2026-01-05T00:00:00Z") from None
     if start.tzinfo is None:
@@ -79,6 +80,14 @@ def simulate(given: argparse.Namespace) -> int:
         mode=given.mode,
         faults=given.faults,
     )
+    try:
+        target = parse_target(given.out)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    if target is not None:
+        from vigie.feed import feed_broker
+
+        return feed_broker(plan, target, given)
     out = Path(given.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Failure(f"{out}: the folder is not empty")

@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flows.cluster import Place
-from flows.recovery import Store
+from flows.recovery import Store, StoreError, open_store
+from flows.site import LoadedSite
 from vigie.command import Failure
 from vigie.say import account_line
 
-__all__ = ["demo", "run"]
+__all__ = ["demo", "run", "stopped_by_signal"]
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def demo(given: argparse.Namespace) -> int:
     with _said_when_slow():
         compile_kernels(classes.values())
         fleet.step(plan.start_us + 600_000_000)
-    with _stopped_by_signal(given.duration) as stop:
+    with stopped_by_signal(given.duration) as stop:
         live = Live(
             classes=classes,
             known=Known(fleet.register),
@@ -64,9 +65,9 @@ def demo(given: argparse.Namespace) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Run the dataflow of a site, in this process or as several."""
-    from flows.recovery import StoreError, open_store
     from flows.runs import live_site
     from flows.site import load_site
+    from flows.supervise import stop_when_orphaned
     from flows.warmup import compile_kernels
 
     place = _place(given)
@@ -76,26 +77,34 @@ def run(given: argparse.Namespace) -> int:
     with _said_when_slow():
         compile_kernels(site.classes.values())
     with ExitStack() as held:
-        store = None
-        if given.recovery is not None and not given.holds_store:
-            command = f"vigie run {given.site} --recovery {given.recovery}"
-            try:
-                store = held.enter_context(
-                    open_store(Path(given.recovery), site.site.shards, site.classes, command, given.fresh, say)
-                )
-            except StoreError as error:
-                raise Failure(str(error)) from None
-        stop = held.enter_context(_stopped_by_signal(None))
+        store = _store(given, site, place, held)
+        stop = held.enter_context(stopped_by_signal(None))
         if given.processes > 1 or (place.processes > 1 and place.serves is None):
             from vigie.several import supervise
 
-            return supervise(given, site, place, stop)
-        if given.holds_store:
-            store = Store.held(Path(given.recovery))  # by the supervisor
+            return supervise(given, site, place, stop, store)
+        if place.serves is not None:
+            stop_when_orphaned(stop)
         live = live_site(site, stop, page=given.page, store=store, place=place, said=say)
         live.epoch = timedelta(seconds=given.snapshot_interval)
         _serve(live, f"{site.site.name}: {len(live.known.register)} assets")
     return 0
+
+
+def _store(given: argparse.Namespace, site: LoadedSite, place: Place, held: ExitStack) -> Store | None:
+    """Open the recovery store until `held` is closed, where there shall be one."""
+    if given.recovery is None:
+        return None
+    folder = Path(given.recovery)
+    try:
+        if given.holds_store:
+            return Store.held(folder)
+        command = f"vigie run {given.site} --recovery {given.recovery}"
+        process = place.process if place.processes > 1 else None
+        store = open_store(folder, site.site.shards, site.classes, command, given.fresh, process, say)
+    except StoreError as error:
+        raise Failure(str(error)) from None
+    return held.enter_context(store)
 
 
 def _serve(live: object, what: str) -> None:
@@ -169,7 +178,7 @@ def _said_when_slow() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_by_signal(duration_s: float | None) -> Iterator[threading.Event]:
+def stopped_by_signal(duration_s: float | None) -> Iterator[threading.Event]:
     """Give an event that SIGINT, SIGTERM or the end of the duration sets."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -19,6 +19,7 @@ import yaml
 
 from features.signals import load_class
 from flows.exporter import Server
+from flows.known import Known
 from flows.runs import Live
 from flows.simulator.fleet import Fleet, FleetPlan
 from flows.simulator.source import SimulatorSource
@@ -141,7 +142,7 @@ def chain(
 def live(plan: FleetPlan, speed: float | None, stop: threading.Event, port: int) -> Live:
     return Live(
         classes={name: load_class(name) for name in ("lift", "boiler")},
-        register=Fleet(plan).register,
+        known=Known(Fleet(plan).register),
         sources={"simulator": SimulatorSource(plan, speed, stop)},
         address=("127.0.0.1", port),
     )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from flows.show import Show
 from flows.simulator.fleet import FleetPlan
 from flows.simulator.write import write_fleet
 from flows.steps import Dispatch, Score, Window
+from flows.warmup import compile_kernels
 
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
 SHARDS = 4
@@ -39,7 +40,8 @@ PATIENCE_S = 120.0
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the telemetry of a fleet that wears, a file for the assets of each shard, and its register."""
+    """Return a folder with the telemetry of a fleet that wears, a file for each shard, and its register."""
+    compile_kernels(CLASSES.values())  # a run that compiles first takes minutes to begin
     folder = tmp_path_factory.mktemp("recorded")
     plan = FleetPlan(seed=3, lifts=3, boilers=2, start_us=START_US, days=5.0, mode="burst", faults="demo")
     write_fleet(plan, folder, "parquet")
@@ -142,14 +144,14 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, recorded: Path) -> Callable[..., Run]:
+def run(tmp_path: Path, recorded: Path) -> Iterator[Callable[..., Run]]:
     made: list[Run] = []
 
     def make(name: str, *arguments: str, speed: float) -> Run:
         made.append(Run(tmp_path / name, recorded, speed, list(arguments)))
         return made[-1]
 
-    yield make  # type: ignore[misc]
+    yield make
     for one in made:
         if one.process is not None and one.process.poll() is None:
             one.kill()

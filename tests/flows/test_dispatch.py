@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from features.signals import load_class
-from flows.dispatch import Dispatcher
+from flows.dispatch import Decision, Dispatcher
+from flows.metrics import Pipeline
+from flows.steps import Dispatch, Retired
 from models.assessment import Candidate
 
 LIFT = load_class("lift")
@@ -60,3 +65,40 @@ def test_splits_and_repetition_change_nothing(candidates: list[Candidate], data:
     parts = Dispatcher(LIFT)
     assert parts.step(candidates[:cut]) + parts.step(candidates[cut:]) == whole
     assert len({(d.episode, d.rung) for d in whole}) == len(whole)
+
+
+def test_a_restart_knows_the_episodes_that_are_open() -> None:
+    before, after = Dispatcher(LIFT), Dispatcher(LIFT)
+    other = replace(RAISED, asset="lift-2", episode="lift-2/brake/1")
+    before.step([OPENED, RAISED, other])
+    assert [(d.episode, d.rung) for d in before.open] == [("lift-1/brake/1", "page"), ("lift-2/brake/1", "page")]
+    after.load(pickle.loads(pickle.dumps(before.state())))
+    assert after.open == before.open and after.state() == before.state()
+    after.step([ENDED])
+    assert [d.asset for d in after.open] == ["lift-2"]
+
+
+def test_who_left_is_forgotten_with_its_episodes() -> None:
+    dispatcher = Dispatcher(LIFT)
+    dispatcher.step([RAISED, replace(RAISED, asset="lift-2", episode="lift-2/brake/1")])
+    dispatcher.forget(["lift-1", "nobody"])
+    assert [d.asset for d in dispatcher.open] == ["lift-2"]
+    assert [d.rung for d in dispatcher.step([RAISED])] == ["page"], "an asset of this name is a new one"
+
+
+def test_the_step_counts_and_tells_and_does_both_again_after_a_restart() -> None:
+    told: list[Decision] = []
+    pipeline = Pipeline(CollectorRegistry())
+    step = Dispatch(LIFT, pipeline, told.append)
+    assert [d.rung for c in (OPENED, RAISED, ENDED, NEXT) for d in step(c)] == ["ticket", "page", "closed", "page"]
+    assert [d.rung for d in told] == ["ticket", "page", "closed", "page"]
+    after, shown = Pipeline(CollectorRegistry()), list[Decision]()
+    resumed = Dispatch(LIFT, after, shown.append)
+    resumed.load(pickle.loads(pickle.dumps(step.state())))
+    assert [d.episode for d in shown] == [NEXT.episode], "an open page is shown again, and not sent"
+    for registry in (pipeline.registry, after.registry):
+        assert registry.get_sample_value("vigie_pages_total", {"class": "lift"}) == 2.0
+        assert registry.get_sample_value("vigie_tickets_total", {"class": "lift"}) == 1.0
+    assert [*resumed(NEXT)] == []
+    assert [*resumed(Retired(["lift-1"], np.zeros(1, np.int32)))] == []
+    assert resumed.state()["dispatcher"]["open"] == []

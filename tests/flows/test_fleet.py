@@ -63,8 +63,10 @@ def test_the_class_comes_from_the_register_or_the_caller(assessed: Make) -> None
     classes = {"lift": LIFT, "boiler": BOILER}
     fleet = Fleet(classes, {"b": Asset(id="b", equipment="boiler")})
     fleet.update(assessed(BOILER, ["b"]))
-    fleet.update(assessed(LIFT, ["l"]), equipment="lift")
-    assert {t.equipment.name: t.ids for t in fleet.tables()} == {"lift": ["l"], "boiler": ["b"]}
+    assert {t.equipment.name: t.ids for t in fleet.tables()} == {"lift": [], "boiler": ["b"]}
+    told = Fleet(classes)
+    told.update(assessed(LIFT, ["l"]), equipment="lift")
+    assert {t.equipment.name: t.ids for t in told.tables()} == {"lift": ["l"], "boiler": []}
     with pytest.raises(ValueError, match="does not know the class of the asset 'x'"):
         fleet.update(assessed(LIFT, ["x"]))
 

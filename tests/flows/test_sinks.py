@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from bytewax.outputs import DynamicSink, FixedPartitionedSink
 
 from features.signals import EquipmentClass, load_class
 from features.telemetry import Reason, Rejected
 from features.windows import ClosedWindows, Silence
-from flows import rolled
 from flows.dispatch import Decision
-from flows.rolled import RolledFiles
+from flows.rows import archive_rows
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
 
 LIFT = load_class("lift")
@@ -66,11 +66,26 @@ def decision(asset: str, start: int, rung: Any = "page") -> Decision:
     return Decision(f"{asset}/door", asset, "lift", "door_operator", at, at, rung, 0.7, "open", "Doors are slow.")
 
 
-def write(sink: Any, *batches: list[Any]) -> None:
+def write(sink: DynamicSink[Any], *batches: list[Any]) -> None:
     part = sink.build("out", 0, 1)
     for batch in batches:
         part.write_batch(batch)
     part.close()
+
+
+def keep(sink: FixedPartitionedSink[Any, Any], *batches: list[tuple[str, Any]]) -> None:
+    """Write into the partitions of a sink as the engine does."""
+    names = sink.list_parts()
+    parts = [sink.build_part("out", name, None) for name in names]
+    for batch in batches:
+        for number, part in enumerate(parts):
+            part.write_batch([value for key, value in batch if sink.part_fn(key) % len(names) == number])
+    for part in parts:
+        part.close()
+
+
+def archived(*results: Any) -> list[tuple[str, Any]]:
+    return [(f"{n}", rows) for n, result in enumerate(results) for rows in archive_rows(result, LIFT)]
 
 
 COLUMNS = [
@@ -174,12 +189,11 @@ def test_nothing_is_written_after_a_failure_and_an_empty_run_gives_an_empty_tabl
 
 def test_the_archive_is_read_by_others(tmp_path: Path) -> None:
     day = 8640
-    sink = ArchiveSink(tmp_path / "archive", {"lift": LIFT})
-    write(
-        sink,
-        *results(),
-        [("lift", assessed([0, 1], [day - 1, day]))],
-        [("lift", (600.0, windows([0], [0])))],
+    keep(
+        ArchiveSink(tmp_path / "archive"),
+        *(archived(*(r for _, r in batch if not isinstance(r, Silence))) for batch in results()),
+        archived(assessed([0, 1], [day - 1, day])),
+        archived((600.0, windows([0], [0]))),
     )
     at = tmp_path / "archive"
     connection = duckdb.connect()
@@ -201,18 +215,18 @@ def test_the_archive_is_read_by_others(tmp_path: Path) -> None:
         ("lift-1", "page"), ("lift-1", "ticket"), ("lift-2", "page"),
     ]  # fmt: skip
     assert ds.dataset(at / "features_600s", partitioning="hive").count_rows() == 1
-    assert all(path.suffix == ".parquet" for path in at.rglob("*") if path.is_file())
+    assert all(path.suffix == ".parquet" or path.parent == at for path in at.rglob("*") if path.is_file())
 
 
 def test_dead_letters_keep_their_bytes_and_lie_by_class_and_day(tmp_path: Path) -> None:
     sink = DeadLetterSink(tmp_path, lambda asset: "lift" if asset == "lift-1" else None)
-    write(
+    keep(
         sink,
-        [Rejected(Reason.MALFORMED, 1, "a.csv", b"\xff\x00,", detail="expected UTF-8")],
+        [("a.csv", Rejected(Reason.MALFORMED, 1, "a.csv", b"\xff\x00,", detail="expected UTF-8"))],
         [
-            Rejected(Reason.LATE, 3, "topic", b"{}", "lift-1", "door_position", BEGIN),
-            Rejected(Reason.UNKNOWN_ASSET, 2, "topic", b"{}", "lift-9", None, BEGIN),
-            Rejected(Reason.BAD_TIME, 2, "topic", b"{}", "lift-1", None, 2**62),
+            ("lift-1", Rejected(Reason.LATE, 3, "topic", b"{}", "lift-1", "door_position", BEGIN)),
+            ("lift-9", Rejected(Reason.UNKNOWN_ASSET, 2, "topic", b"{}", "lift-9", None, BEGIN)),
+            ("lift-1", Rejected(Reason.BAD_TIME, 2, "topic", b"{}", "lift-1", None, 2**62)),
         ],
     )
     rows = ds.dataset(tmp_path / "rejected", partitioning="hive").to_table().to_pylist()
@@ -223,45 +237,3 @@ def test_dead_letters_keep_their_bytes_and_lie_by_class_and_day(tmp_path: Path) 
         ("unknown", "unknown", "malformed", 1),
     ]
     assert [r["raw"] for r in rows if r["reason"] == "malformed"] == [b"\xff\x00,"]
-
-
-def names_of(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
-
-
-def test_a_file_ends_after_an_hour_or_when_it_is_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = pa.table({"asset": ["a"]})
-    now = [0.0]
-    files = RolledFiles(tmp_path, clock=lambda: now[0])
-    key = ("scores", "lift", "2026-01-05")
-    hour = 3_600_000_000
-    files.add(key, rows, BEGIN, BEGIN)
-    files.add(key, rows, BEGIN + hour // 2, BEGIN + hour // 2)
-    assert names_of(tmp_path) == []
-    files.add(key, rows, BEGIN + hour, BEGIN + hour)
-    assert names_of(tmp_path) == ["20260105T000000Z-0-0.parquet"]
-    # Nothing waits longer than an hour of the clock, and a name that is taken is not taken again.
-    files.add(key, rows, BEGIN, BEGIN)
-    now[0] = 3601.0
-    files.add(("features", "lift", "2026-01-05"), rows, BEGIN, BEGIN)
-    assert names_of(tmp_path) == ["20260105T000000Z-0-0.parquet", "20260105T000000Z-0-1.parquet"]
-    monkeypatch.setattr(rolled, "GROUP_BYTES", 1000)
-    monkeypatch.setattr(rolled, "FILE_BYTES", 4000)
-    noise = np.random.default_rng(0)
-    for _ in range(4):
-        files.add(("large", "lift", "2026-01-05"), pa.table({"x": noise.normal(size=200)}), BEGIN, BEGIN)
-    assert len(names_of(tmp_path / "large")) == 2
-    assert names_of(tmp_path / "large")[0].startswith(".")
-    files.close()
-    assert ds.dataset(tmp_path / "large", partitioning="hive").count_rows() == 800
-    assert not any(name.startswith(".") for name in names_of(tmp_path))
-
-
-def test_a_backlog_of_many_days_keeps_few_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rolled, "OPEN_FILES", 3)
-    files = RolledFiles(tmp_path)
-    for day in range(1, 10):
-        files.add(("scores", "lift", f"2026-01-{day:02d}"), pa.table({"asset": ["a"]}), BEGIN, BEGIN)
-    assert len(names_of(tmp_path)) == 6
-    files.close()
-    assert len(names_of(tmp_path)) == 9

@@ -1,0 +1,1 @@
+"""Kafka, in and out: telemetry from topics, and scores, decisions and rejected input into others."""

@@ -1,0 +1,1 @@
+"""MQTT: a broker as an input, through a spool."""

@@ -1,0 +1,1 @@
+"""The spool: what brokers delivered, on disk, read by position."""
