@@ -182,7 +182,9 @@ class Acceptance:
         self.reasons: dict[str, int] = defaultdict(int)
         self.silences: list[tuple[str, int]] = []
 
-    def message(self, blocks: Sequence[tuple[str, str, int, int, Sequence[float]]], source: str, clocks: Sequence[int]) -> None:
+    def message(
+        self, blocks: Sequence[tuple[str, str, int, int, Sequence[float]]], source: str, clocks: Sequence[int]
+    ) -> None:
         """Take the blocks ``(asset, signal, start, period, values)`` of a message of one input partition.
 
         `clocks` is the event time that the partition has reached with each of them. An asset's samples are judged
@@ -208,7 +210,9 @@ class Acceptance:
                 else:
                     self.accepted.append(reading)
 
-    def _readings(self, asset: str, signal: str, start_us: int, period_us: int, values: Sequence[float]) -> list[Reading]:
+    def _readings(
+        self, asset: str, signal: str, start_us: int, period_us: int, values: Sequence[float]
+    ) -> list[Reading]:
         found = []
         for i, value in enumerate(values):
             time_us = start_us + i * period_us

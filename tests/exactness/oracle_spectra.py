@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 Sample = tuple[int, float]
 
 
-def segments(samples: Sequence[Sample], n: int, period_us: int, window_us: int) -> list[tuple[int, NDArray[np.float64]]]:
+def segments(
+    samples: Sequence[Sample], n: int, period_us: int, window_us: int
+) -> list[tuple[int, NDArray[np.float64]]]:
     """Return the whole segments, each with the start of its window.
 
     A sample belongs to the slot of its time, or to the next one where that begins within a hundredth of a period.

@@ -81,17 +81,15 @@ def undisturbed(chain: ModuleType, arrivals: ModuleType, machine: Machine) -> An
     return known
 
 
-def agree(known: Any, expected: Any, health: float = 1e-6) -> None:
-    """Compare two runs; what rests on health may differ by as much as is given, all else by 1e-9."""
+def agree(known: Any, expected: Any) -> None:
     assert known.samples == expected.samples
     assert known.candidates == expected.candidates
     assert known.decisions == expected.decisions
+    assert known.silences == expected.silences
     assert known.account == expected.account
     for key, states in expected.states.items():
         assert known.states[key] == states, key
-        for part, rtol in ((slice(0, 1), 1e-9), (slice(1, -3), health), (slice(-3, None), 1e-9)):
-            found, due = known.figures[key][part], expected.figures[key][part]
-            np.testing.assert_allclose(found, due, rtol=rtol, atol=1e-3 * rtol, err_msg=str(key))
+        np.testing.assert_allclose(known.figures[key], expected.figures[key], rtol=1e-9, atol=1e-12, err_msg=str(key))
 
 
 @given(data=st.data())
@@ -102,7 +100,7 @@ def test_states_episodes_and_pages_depend_on_no_arrival(
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
     blocks = blocks_of(arrivals, rng, 2200, data.draw(st.sampled_from([4, 12]), label="longest block"))
     most = data.draw(st.sampled_from([40, 200, 5000]), label="blocks a message")
-    messages = arrivals.arrange(rng, blocks, 15 * SECOND, most)
+    messages = arrivals.arrange(rng, blocks, 15 * SECOND, most, shuffled=data.draw(st.booleans(), label="shuffled"))
     often = data.draw(st.sampled_from([0.0, 0.1]), label="restarts")
     known = run(
         chain, worn(machine), messages,
@@ -111,16 +109,6 @@ def test_states_episodes_and_pages_depend_on_no_arrival(
         data.draw(st.booleans(), label="pickled"),
     )  # fmt: skip
     agree(known, undisturbed)
-
-
-@pytest.mark.xfail(strict=True, reason="F9 Health hangs on the seventh digit of the commissioning's levels")
-def test_health_is_as_exact_as_the_features(
-    chain: ModuleType, arrivals: ModuleType, machine: Machine, undisturbed: Any
-) -> None:
-    rng = np.random.default_rng(0)
-    messages = arrivals.arrange(rng, blocks_of(arrivals, rng, 2200, 3), 15 * SECOND, 100)
-    known = run(chain, worn(machine), messages, 1, lambda number: False, False)
-    agree(known, undisturbed, health=1e-9)
 
 
 READINGS = st.lists(

@@ -137,7 +137,13 @@ def arrive(draw: Any, rng: Any, arrivals: ModuleType, equipment: EquipmentClass,
     if draw(st.booleans(), label="all at once"):
         messages: list[Any] = arrivals.in_order(blocks)
     else:
-        messages = arrivals.arrange(rng, blocks, lateness_us, draw(st.sampled_from([1, 30, 300])))
+        messages = arrivals.arrange(
+            rng,
+            blocks,
+            lateness_us,
+            draw(st.sampled_from([1, 30, 300])),
+            shuffled=draw(st.booleans(), label="shuffled"),
+        )
     return messages
 
 

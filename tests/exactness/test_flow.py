@@ -67,9 +67,7 @@ def agree(found: pa.Table, expected: pa.Table, but: tuple[str, ...] = ()) -> Non
         one, other = found.column(name), expected.column(name)
         if pa.types.is_floating(other.type):
             assert one.is_null().equals(other.is_null()), name
-            # Health rests on levels of seven digits.
-            rtol = 1e-9 if name == "anomaly_score" else 1e-6
-            np.testing.assert_allclose(one.fill_null(0), other.fill_null(0), rtol=rtol, atol=1e-3 * rtol, err_msg=name)
+            np.testing.assert_allclose(one.fill_null(0), other.fill_null(0), rtol=1e-9, atol=1e-12, err_msg=name)
         elif name not in but:
             assert one.equals(other), name
 
