@@ -88,27 +88,8 @@ def _run_cycles(
         room = queue_times[base : layout.queue_start[q + 1]]
         ends[q] = acceptance.expand(state.runs[row, signal], pool, state.head[row, signal], start, end, room)
         queues.read(pages, state.queue_head[row, q], ends[q], queue_values[base : layout.queue_start[q + 1]])
-    at = np.zeros(layout.cycle_queues.shape[1], np.int64)
     for c in range(len(layout.cycle_code)):
-        at[:] = 0
-        n = 0
-        while True:
-            best = -1
-            earliest = np.int64(_FOREVER)
-            for role in range(layout.cycle_queues.shape[1]):
-                q = layout.cycle_queues[c, role]
-                if q >= 0 and at[role] < ends[q]:
-                    time = queue_times[layout.queue_start[q] + at[role]]
-                    if time < earliest:
-                        earliest = time
-                        best = role
-            if best < 0:
-                break
-            times[n] = earliest
-            roles[n] = best
-            values[n] = queue_values[layout.queue_start[layout.cycle_queues[c, best]] + at[best]]
-            at[best] += 1
-            n += 1
+        n = _merge(layout.cycle_queues[c], layout.queue_start, ends, queue_times, queue_values, times, roles, values)
         memory = state.cycles[row, layout.cycle_state[c] : layout.cycle_state[c + 1]]
         result = features[layout.cycle_column[c] : layout.cycle_column[c + 1]]
         parameters = layout.cycle_parameters[c]
@@ -134,6 +115,45 @@ def _run_cycles(
     for q in range(queued):
         if ends[q] > 0:
             queues.drop(pages, state.queue_head[row], state.queue_tail[row], state.queue_count[row], q, ends[q])
+
+
+@kernel
+def _merge(
+    of_role: NDArray[np.int64],
+    queue_start: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    queue_times: NDArray[np.int64],
+    queue_values: NDArray[np.float32],
+    times: NDArray[np.int64],
+    roles: NDArray[np.int8],
+    values: NDArray[np.float32],
+) -> int:
+    """Merge the queues of a cycle's roles by time; return how many samples there are.
+
+    A signal has one sample an instant; where roles share an instant, they follow in their order.
+    """
+    count = 0
+    at = np.zeros(len(of_role), np.int64)
+    last = np.zeros(len(of_role), np.int64)
+    while count < len(of_role) and of_role[count] >= 0:
+        at[count] = queue_start[of_role[count]]
+        last[count] = at[count] + ends[of_role[count]]
+        count += 1
+    n = 0
+    while True:
+        earliest = np.int64(_FOREVER)
+        for role in range(count):
+            if at[role] < last[role]:
+                earliest = min(earliest, queue_times[at[role]])
+        if earliest == _FOREVER:
+            return n
+        for role in range(count):
+            if at[role] < last[role] and queue_times[at[role]] == earliest:
+                times[n] = earliest
+                roles[n] = role
+                values[n] = queue_values[at[role]]
+                at[role] += 1
+                n += 1
 
 
 @kernel

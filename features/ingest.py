@@ -408,11 +408,13 @@ def ingest(
                 together[0] = values[offset]
                 while at + found < n_pieces and found < LONGEST:
                     other = order[at + found]
-                    if key[other] != key[p] or piece[other, 2] != 1:
+                    if key[other] != key[p]:
                         break
                     other_block = piece[other, 0]
                     time = block_start[other_block]
                     if not single:
+                        if piece[other, 2] != 1:
+                            break
                         time += piece[other, 1] * block_period[other_block]
                     gap = time - last
                     if gap <= 0 or (found > 1 and gap != step):
@@ -484,7 +486,9 @@ def ingest(
                             page_following[node] = after
                         node = after
                     page_values[node, inside] = run[i]
-                    inside = (inside + 1) % queues.PAGE
+                    inside += 1
+                    if inside == queues.PAGE:
+                        inside = 0
                 queue_tail[row, q] = node
                 queue_count[row, q] = count + n
             time_s = (first - window * window_us) / 1e6

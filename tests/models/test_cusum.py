@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.cusum import Cusum
+from models.reference import effective, spread
 from models.hotelling import Hotelling
 
 
@@ -60,9 +61,10 @@ def test_sums_of_one_window_are_pages() -> None:
     detector = trained(np.random.default_rng(3).normal(size=(300, 1, 1)))
     state = detector._state
     up, down = state.up[0, 0], state.down[0, 0]
-    mean, per_sd = state.mean[0, 0], state.per_sd[0, 0]
+    mean, var = state.mean[0, 0], state.var[0, 0]
+    sd = spread(mean, var, effective(300.0, var, state.step[0, 0], float(detector.memory)))
     detector.learn(rows(1), np.array([[2.0]]))
-    z = (2.0 - mean) * per_sd
+    z = (2.0 - mean) / sd
     assert detector._state.up[0, 0] == pytest.approx(max(0.0, up + z - 1.0), rel=1e-5)
     assert detector._state.down[0, 0] == pytest.approx(max(0.0, down - z - 1.0), rel=1e-5)
 
