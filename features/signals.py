@@ -71,6 +71,9 @@ STATISTICS = (
 
 SHIPPED = Path(__file__).parent / "classes"
 
+LARGEST_VALUE = 1e30
+"""Bound of every signal's range: its fourth power is still a number."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|min|h|d)\Z")
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -409,6 +412,8 @@ def _contradictions(c: EquipmentClass) -> list[str]:
     for name, signal in c.signals.items():
         if not signal.range[0] < signal.range[1]:
             found.append(f"$.signals.{name}.range: the first number must be below the second")
+        if not max(map(abs, signal.range)) <= LARGEST_VALUE:
+            found.append(f"$.signals.{name}.range: must lie in -{LARGEST_VALUE:g} to {LARGEST_VALUE:g}")
         for low, high in signal.bands_hz:
             if not 0 <= low < high <= 0.5 / signal.period_s:
                 found.append(

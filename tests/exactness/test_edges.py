@@ -141,7 +141,6 @@ def test_infinity_is_out_of_any_range(arrivals: ModuleType, machine: Machine, va
     assert outcome.windows["a", START_US][2][place : place + 2].tolist() == [2.0, 2.0]
 
 
-@pytest.mark.xfail(strict=True, reason="F7 A class file may let infinity in")
 def test_a_class_cannot_let_infinity_in(tmp_path: Any) -> None:
     import features.signals
 
