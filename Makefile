@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DURATION ?=
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: demo test fuzz bench soak chaos lint format lock dashboards clean
+.PHONY: demo test fuzz bench soak chaos exact lint format lock dashboards clean
 
 demo: $(VENV)/.installed  ## the main job on a simulated fleet, with its page (DURATION=60 ends it)
 	$(BIN)/vigie demo $(if $(DURATION),--duration $(DURATION))
@@ -30,6 +30,9 @@ soak: $(VENV)/.installed-dev  ## an hour at half of the capacity: memory, lag, l
 chaos: $(VENV)/.installed-dev  ## a hundred kills of each kind of run, hosts cut off, full disks (VIGIE_KILLS=5 is short)
 	./tests/install-programs
 	VIGIE_KILLS=$${VIGIE_KILLS:-100} $(BIN)/pytest tests/chaos
+
+exact: $(VENV)/.installed-dev  ## thousands of random streams against the oracles
+	$(BIN)/pytest tests/exactness --hypothesis-profile=long --timeout=0
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
