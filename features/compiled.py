@@ -33,7 +33,7 @@ def _cache_folder() -> str:
     for room in ("features", "models", "flows"):
         for path in sorted((root / room).rglob("*.py")):
             source = path.read_bytes()
-            if b"\n@kernel" in source or b"\n@finite_kernel" in source:
+            if any(mark in source for mark in (b"\n@kernel", b"\n@finite_kernel", b"\n@exact_kernel")):
                 digest.update(str(path).encode() + source)
     # Compiled code is loaded and run, so the folder must be this user's own, and closed to others.
     homes = [os.environ.get("XDG_CACHE_HOME", ""), "~/.cache", f"{tempfile.gettempdir()}/vigie-{os.getuid()}"]
@@ -74,4 +74,10 @@ def finite_kernel(function: Callable[P, R]) -> Callable[P, R]:
     compiled: Callable[P, R] = njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDER | {"nnan", "ninf"})(
         function
     )
+    return compiled
+
+
+def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function whose arithmetic is to the letter: no sum is reordered and no division made a product."""
+    compiled: Callable[P, R] = njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled
