@@ -261,6 +261,7 @@ def items(payload: bytes) -> Iterator[Any]:
 
 def _loads(payload: bytes) -> Any:
     try:
-        return cbor2.loads(payload, max_depth=2 * DEEPEST)
+        # Text that is no UTF-8 spoils only what it names: half a character is no text of ours.
+        return cbor2.loads(payload, max_depth=2 * DEEPEST, str_errors="surrogateescape")
     except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise CborError(f"expected CBOR: {error}"[:200]) from None

@@ -82,3 +82,9 @@ def finite_kernel(function: Callable[P, R]) -> Callable[P, R]:
         function
     )
     return compiled
+
+
+def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function whose arithmetic is to the letter: no sum is reordered and no division made a product."""
+    compiled: Callable[P, R] = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled

@@ -22,19 +22,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from features.arrow_blocks import LONGEST_PERIOD_US
 from features.cbor_items import CborError, items
 from features.gathering import Rejections, as_text, numbers_of
 from features.readings import blocks_of_readings
+from features.senml_scan import scan_packs
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, empty_blocks
 from features.times import LATEST_US
@@ -59,31 +57,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:./_-]*\Z")
 _VALUES = ("v", "vs", "vb", "vd")
 _SMALL = 65_536
 """Bytes of a pack that is taken apart at once; a larger one is read record by record, so that it costs no memory."""
-_SHORTEST = 16
-"""Bytes of a record, such as {"t":5,"v":20.5}, on an average of a large pack; ten times as many is what it takes."""
-_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
-class _Record(Struct, gc=False, forbid_unknown_fields=True):
-    """A record of the plainest kind, of which nearly all packs consist."""
-
-    n: str = ""
-    u: str | None = None
-    v: float = math.nan
-    t: float = 0.0
-
-
-class _FirstRecord(_Record, gc=False, forbid_unknown_fields=True):
-    """The same with the base fields of a pack."""
-
-    bn: str | None = None
-    bt: float | None = None
-    bu: str | None = None
-    bver: int | None = None
-
-
-_FIRST = msgspec.json.Decoder(list[_FirstRecord])
-_REST = msgspec.json.Decoder(list[_Record])
 
 
 def decode_senml(
@@ -114,12 +87,9 @@ def decode_senml(
     [('flow', [1.5, 1.6]), ('valve', [1.0])]
     """
     read = _Read(source, payloads, equipment)
-    for number, payload in enumerate(payloads):
-        if len(payload) > _SMALL and payload.count(b"{") * _SHORTEST > len(payload):
-            read.refuse(number, f"expected records of at least {_SHORTEST} bytes in a pack of this size")
-            continue
-        if not read.take(number, payload):
-            _read_json(read, number, payload)
+    # The units of a class are looked at record by record.
+    for number in read.scan() if equipment is None else range(len(payloads)):
+        _read_json(read, number, payloads[number])
     return read.finish(times_us)
 
 
@@ -152,17 +122,6 @@ def decode_senml_cbor(
     return read.finish(times_us)
 
 
-class _Table(dict[str, int]):
-    """Numbers of full names by name, under one base name."""
-
-    def __init__(self, base: str, numbers: dict[str, int]) -> None:
-        self._base, self._numbers = base, numbers
-
-    def __missing__(self, name: str) -> int:
-        number = self[name] = self._numbers.setdefault(self._base + name, len(self._numbers))
-        return number
-
-
 class _Read:
     """Resolved readings of many packs while they are read."""
 
@@ -170,8 +129,7 @@ class _Read:
         self.rejections = Rejections(source, payloads)
         self.equipment = equipment
         self.names: dict[str, int] = {}
-        self._tables: dict[str, _Table] = {}
-        self._chunks: list[tuple[int, NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]] = []
+        self._chunks: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]] = []
 
     def refuse(self, payload: int, detail: str, records: int = 1) -> None:
         """Reject a pack as a whole."""
@@ -179,42 +137,16 @@ class _Read:
 
     def add(self, payload: int, names: list[int], times_s: list[float], values: list[float]) -> None:
         """Take readings of one pack."""
-        self._chunks.append((payload, np.array(names, np.int32), numbers_of(times_s), numbers_of(values)))
+        payloads = np.full(len(names), payload, np.int64)
+        self._chunks.append((payloads, np.array(names, np.int32), numbers_of(times_s), numbers_of(values)))
 
-    def take(self, payload: int, text: bytes) -> bool:
-        """Take a pack whose base fields, if any, stand in its first record; False where it is not as plain as that."""
-        # No field of a plain record holds an object: the first brace that closes is the end of the first record.
-        end = text.find(b"}") + 1
-        comma = text.find(b",", end)
-        try:
-            [first] = _FIRST.decode(text if comma < 0 else text[:end] + b"]")
-            rest = [] if comma < 0 or text[end:comma].strip() else _REST.decode(b"[" + text[comma + 1 :])
-        except _ERRORS:
-            return False
-        if (comma >= 0 and not rest) or (first.bver is not None and first.bver != VERSION):
-            return False
-        values = array("d", (first.v,))
-        values.fromlist([record.v for record in rest])
-        if np.isnan(values).any():
-            return False
-        base = first.bn or ""
-        table = self._tables.get(base)
-        if table is None:
-            table = self._tables[base] = _Table(base, self.names)
-        names = array("i", (table[first.n],))
-        names.fromlist(list(map(table.__getitem__, [record.n for record in rest])))
-        if self.equipment is not None:
-            pairs = set(zip(names, [record.u or first.bu for record in (first, *rest)], strict=True))
-            known = list(self.names)
-            if not all(unit is None or self.is_unit(known[name], unit) for name, unit in pairs):
-                return False
-        times = array("d", (first.t,))
-        times.fromlist([record.t for record in rest])
-        seconds = np.frombuffer(times, np.float64)
-        if first.bt is not None:
-            seconds = seconds + first.bt
-        self._chunks.append((payload, np.frombuffer(names, np.int32), seconds, np.frombuffer(values, np.float64)))
-        return True
+    def scan(self) -> list[int]:
+        """Take the packs that the scanner knows; return the numbers of the others."""
+        found, others = scan_packs(self.rejections.payloads)
+        if len(found.pack):
+            numbers = np.array([self.names.setdefault(name, len(self.names)) for name in found.names], np.int32)
+            self._chunks.append((found.pack, numbers[found.name], found.time_s, found.value))
+        return others
 
     def is_unit(self, name: str, unit: str) -> bool:
         """Tell whether a unit is the one that the class has for a signal; any is that of an unknown signal."""
@@ -233,8 +165,7 @@ class _Read:
         if not self._chunks:
             return Decoded(empty_blocks(), self.rejections.all([]))
         names = [_split(name) if _NAME.match(name) else ("", "") for name in self.names]
-        payload = np.repeat([c[0] for c in self._chunks], [len(c[1]) for c in self._chunks]).astype(np.int64)
-        name, seconds, values = (np.concatenate([chunk[i] for chunk in self._chunks]) for i in (1, 2, 3))
+        payload, name, seconds, values = self._columns()
         time_us, untimed = _event_times(seconds, payload, times_us)
         bad = untimed | np.isnan(values)
         unnamed = np.array([not asset or not signal for asset, signal in names], np.bool_)
@@ -251,6 +182,16 @@ class _Read:
         heard = payload[np.flatnonzero(np.diff(payload, prepend=-1))]
         blocks = blocks_of_readings(names, name, payload, time_us, values, LONGEST_PERIOD_US)
         return Decoded(blocks, self.rejections.all(heard))
+
+    def _columns(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+        """Return what was read in the order of the payloads."""
+        if len(self._chunks) == 1:
+            return self._chunks[0]
+        payload, name, seconds, values = (np.concatenate(column) for column in zip(*self._chunks, strict=True))
+        order = np.argsort(payload, kind="stable")
+        return payload[order], name[order], seconds[order], values[order]
 
     def _reject(self, payload: NDArray[np.int64], where: NDArray[np.bool_], reason: Reason, detail: str) -> None:
         if where.any():

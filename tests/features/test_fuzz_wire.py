@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cbor2
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features import cbor_blocks, senml
 from features.telemetry import BLOCKS
 from features.wire import MessageWire, decode
 
@@ -40,6 +42,26 @@ def test_mutated_messages(name: str) -> None:
     assert tally.failures == []
     assert tally.messages == 1800
     assert tally.accepted and tally.rejected
+
+
+@pytest.mark.parametrize(("wire", "module", "scanner"), [("cbor", cbor_blocks, "scan"), ("senml", senml, "scan_packs")])
+def test_a_scanner_says_what_the_patient_reader_says(
+    wire: MessageWire, module: ModuleType, scanner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(12)
+    whole = [message for message, _ in fuzz.corpus(wire, rng, fuzz.load_class("lift"))]
+    messages = whole + [fuzz.mutated(rng, whole) for _ in range(1200)]
+    scan = getattr(module, scanner)
+    given: dict[str, Any] = {"source": "test", "times_us": [fuzz.START_US]}
+    quick = [decode(wire, [message], **given) for message in messages]
+    monkeypatch.setattr(module, scanner, lambda payloads: (scan([])[0], list(range(len(payloads)))))
+    known = 0
+    for message, expected in zip(messages, quick, strict=True):
+        known += not scan([message])[1]
+        found = decode(wire, [message], **given)
+        assert str(found.blocks.to_pylist()) == str(expected.blocks.to_pylist()), message
+        assert [(r.reason, r.readings) for r in found.rejected] == [(r.reason, r.readings) for r in expected.rejected]
+    assert len(whole) < known < len(messages)
 
 
 def test_every_decoder_is_fuzzed() -> None:
