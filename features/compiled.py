@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-_MARKS = (b"\n@kernel", b"\n@finite_kernel", b"\n@exact_kernel")
+_MARKS = (b"\n@kernel", b"\n@finite_kernel", b"\n@exact_kernel", b"\n@literal_kernel")
 _ROOM = 100_000_000
 """Bytes that a disk must have free to keep compiled code."""
 
@@ -84,7 +84,7 @@ def finite_kernel(function: Callable[P, R]) -> Callable[P, R]:
     return compiled
 
 
-def exact_kernel(function: Callable[P, R]) -> Callable[P, R]:
+def literal_kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function whose arithmetic is to the letter: no sum is reordered and no division made a product."""
     compiled: Callable[P, R] = njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compiled import exact_kernel
+from features.compiled import literal_kernel
 
 __all__ = ["read_number"]
 
@@ -43,7 +43,7 @@ _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 
 
-@exact_kernel
+@literal_kernel
 def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Return the upper and the lower half of a product of 64 bits each."""
     a1, a0 = a >> _32, a & _HALF
@@ -54,7 +54,7 @@ def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     return a1 * b1 + (cross >> _32) + (other >> _32), (other << _32) | (low & _HALF)
 
 
-@exact_kernel
+@literal_kernel
 def _nearest(w: np.uint64, q: int) -> np.int64:
     """Return the bits of the double nearest to w * 10**q, w above 0; -1 where it is not decided."""
     if q < -_REACH or q > _REACH:
@@ -85,7 +85,7 @@ def _nearest(w: np.uint64, q: int) -> np.int64:
     return np.int64(mantissa & ~_U(1 << 52)) | (np.int64(power) << 52)
 
 
-@exact_kernel
+@literal_kernel
 def read_number(
     data: NDArray[np.uint8], at: int, end: int, bits: NDArray[np.int64], number: NDArray[np.float64]
 ) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compiled import exact_kernel
+from features.compiled import literal_kernel
 from features.json_numbers import read_number
 
 __all__ = ["Readings", "scan_packs"]
@@ -42,7 +42,7 @@ class _Names(NamedTuple):
     used: NDArray[np.int64]
 
 
-@exact_kernel
+@literal_kernel
 def _gap(data: NDArray[np.uint8], at: int, end: int) -> int:
     """Return where white space ends."""
     while at < end and (data[at] == 32 or data[at] == 10 or data[at] == 13 or data[at] == 9):
@@ -50,7 +50,7 @@ def _gap(data: NDArray[np.uint8], at: int, end: int) -> int:
     return at
 
 
-@exact_kernel
+@literal_kernel
 def _text(data: NDArray[np.uint8], at: int, end: int) -> int:
     """Return where plain text in quotes ends, behind its last quote; -1 where there is none."""
     if at >= end or data[at] != 34:
@@ -66,7 +66,7 @@ def _text(data: NDArray[np.uint8], at: int, end: int) -> int:
     return -1
 
 
-@exact_kernel
+@literal_kernel
 def _field(data: NDArray[np.uint8], at: int, size: int) -> int:
     """Return which field a label of so many bytes is."""
     a = data[at]
@@ -82,7 +82,7 @@ def _field(data: NDArray[np.uint8], at: int, size: int) -> int:
     return UNKNOWN
 
 
-@exact_kernel
+@literal_kernel
 def _same(data: NDArray[np.uint8], a: int, b: int, size: int) -> bool:
     i = 0
     while i < size and data[a + i] == data[b + i]:
@@ -90,7 +90,7 @@ def _same(data: NDArray[np.uint8], a: int, b: int, size: int) -> bool:
     return i == size
 
 
-@exact_kernel
+@literal_kernel
 def _boolean(data: NDArray[np.uint8], at: int, end: int) -> int:
     """Return how many bytes the boolean at `at` has, 4 of true and 5 of false; -1 where there is none."""
     if end - at >= 4 and data[at] == 116 and data[at + 1] == 114 and data[at + 2] == 117 and data[at + 3] == 101:
@@ -100,7 +100,7 @@ def _boolean(data: NDArray[np.uint8], at: int, end: int) -> int:
     return -1
 
 
-@exact_kernel
+@literal_kernel
 def _number_of(data: NDArray[np.uint8], base: int, base_size: int, begin: int, size: int, names: _Names) -> int:
     """Return the number of a full name, a new one where it was not seen before; -1 where there is no room."""
     code = np.uint64(14695981039346656037)
@@ -129,7 +129,7 @@ def _number_of(data: NDArray[np.uint8], base: int, base_size: int, begin: int, s
         slot = (slot + 1) & mask
 
 
-@exact_kernel
+@literal_kernel
 def _pack(
     data: NDArray[np.uint8], at: int, end: int, used: int, names: _Names, name: NDArray[np.int32],
     time_s: NDArray[np.float64], value: NDArray[np.float64], bits: NDArray[np.int64], number: NDArray[np.float64],
@@ -226,7 +226,7 @@ def _pack(
         return used if _gap(data, at + 1, end) == end else -1
 
 
-@exact_kernel
+@literal_kernel
 def _packs(
     data: NDArray[np.uint8], ends: NDArray[np.int64], count: NDArray[np.int64], names: _Names, name: NDArray[np.int32],
     time_s: NDArray[np.float64], value: NDArray[np.float64], bits: NDArray[np.int64], number: NDArray[np.float64],
