@@ -282,7 +282,7 @@ def live_site(
         else:
             paths = loaded.files[described.name]
             equipment = loaded.classes.get(described.equipment or "")
-            sources[described.name] = FileSource(paths, equipment, described.speed, stop, folder=folder)
+            sources[described.name] = FileSource(paths, equipment, described.speed, stop, folder=folder, said=said)
             inputs |= {name_of(path, folder): Input(equipment, asset_of(path), live=True) for path in paths}
     path = None if site.assets is None else folder / site.assets
     made_us = None if store is None else store.made_us

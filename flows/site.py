@@ -128,6 +128,8 @@ class LoadedSite(Struct, frozen=True):
         Loaded classes and assets.
     files
         Paths of each file input by its name.
+    left_out
+        A sentence for each file of a pattern that cannot be read: the run goes on without it.
     """
 
     site: Site
@@ -135,6 +137,7 @@ class LoadedSite(Struct, frozen=True):
     classes: dict[str, EquipmentClass]
     register: Register
     files: dict[str, list[Path]]
+    left_out: tuple[str, ...] = ()
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -172,8 +175,17 @@ def unwritable(folder: Path) -> str | None:
     return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
 
 
-def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
-    """Load a site and everything it names; return it, or None with all that is wrong, a sentence each."""
+def load_site(path: str | Path, lenient: bool = False) -> tuple[LoadedSite | None, list[str]]:
+    """Load a site and everything it names; return it, or None with all that is wrong, a sentence each.
+
+    Parameters
+    ----------
+    path
+        The site file.
+    lenient
+        Leave out what a pattern matches and cannot be read, such as a file that a crash has torn, and name it: a run
+        must not fail at each start because of one file among many.
+    """
     path = Path(path)
     try:
         site = msgspec.toml.decode(path.read_text(encoding="utf-8"), type=Site)
@@ -207,7 +219,8 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
             problems.append(
                 f"{site.assets}: the asset {asset.id!r} is of class {asset.equipment!r}, which no class file has"
             )
-    files = _files(site, folder, classes, problems)
+    left_out: list[str] = []
+    files = _files(site, folder, classes, problems, left_out if lenient else problems)
     try:
         parse_address(site.outputs.address)
     except ValueError as error:
@@ -234,7 +247,7 @@ def load_site(path: str | Path) -> tuple[LoadedSite | None, list[str]]:
     problems += [f"{path}: {problem}" for problem in mqtt_problems(brokers, folder, classes)]
     if (files or topics or brokers) and not register:
         problems.append(f"{path}: $.assets: a site that reads telemetry needs a register of its assets")
-    return (None if problems else LoadedSite(site, folder, classes, register, files)), problems
+    return (None if problems else LoadedSite(site, folder, classes, register, files, tuple(left_out))), problems
 
 
 def _kafka(site: Site, topics: list[KafkaInput], folder: Path, classes: dict[str, EquipmentClass]) -> Iterator[str]:
@@ -252,7 +265,9 @@ def _kafka(site: Site, topics: list[KafkaInput], folder: Path, classes: dict[str
             yield f"$.outputs.kafka: the topic {topic!r} is read as an input, and would feed itself"
 
 
-def _files(site: Site, folder: Path, classes: dict[str, EquipmentClass], problems: list[str]) -> dict[str, list[Path]]:
+def _files(
+    site: Site, folder: Path, classes: dict[str, EquipmentClass], problems: list[str], left_out: list[str]
+) -> dict[str, list[Path]]:
     from flows.sources import InputError, open_check
 
     files: dict[str, list[Path]] = {}
@@ -270,11 +285,11 @@ def _files(site: Site, folder: Path, classes: dict[str, EquipmentClass], problem
             found = sorted(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))) if wild else [whole]
             if not found:
                 problems.append(f"$.inputs: {described.name}: no file matches {pattern!r}")
-            paths += found
-        for one in paths:
-            try:
-                open_check(one, classes.get(described.equipment or ""))
-            except InputError as error:
-                problems.append(str(error))
+            for one in found:
+                try:
+                    open_check(one, classes.get(described.equipment or ""))
+                    paths.append(one)
+                except InputError as error:
+                    (left_out if wild else problems).append(str(error))
         files[described.name] = paths
     return files

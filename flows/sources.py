@@ -84,6 +84,8 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
         Monotonic clock in seconds.
     now
         The wall clock in which the engine wants to be told when to come back.
+    said
+        Told in a sentence which file ends early.
 
     Examples
     --------
@@ -100,6 +102,7 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _utc_now,
         folder: Path | None = None,
+        said: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         if speed is not None and not speed > 0:
             raise ValueError(f"a speed is above 0, or None for as fast as it goes; got {speed}")
@@ -109,6 +112,7 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
         self.stop = stop
         self.clock = clock
         self.now = now
+        self.said = said
         self.failure: str | None = None
         self._done: dict[str, tuple[int, int]] = {}
         self._origin: tuple[float, int] | None = None
@@ -170,6 +174,7 @@ class FileSource(FixedPartitionedSource[Message, dict[str, int]]):
         return first_us
 
     def _fail(self, failure: str) -> None:
+        self.said(failure)
         self.failure = failure if self.failure is None else f"{self.failure}; {failure}"
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 from prometheus_client import CollectorRegistry
 
+from features.encode import encode
 from features.signals import EquipmentClass
 from features.telemetry import BLOCKS
+from features.wire import MessageWire, decode
 from flows.intake import Intake
 from flows.metrics import Pipeline
 from flows.sources import Message
@@ -26,6 +29,14 @@ def compile_kernels(classes: Iterable[EquipmentClass]) -> None:
     """Run the steps of each class once; a second, or a minute where nothing has been compiled on this machine yet."""
     for equipment in classes:
         _run(equipment)
+        _read(equipment)
+
+
+def _read(equipment: EquipmentClass) -> None:
+    """Read messages of every form, as brokers send them."""
+    blocks = _readings(equipment)
+    for wire in get_args(MessageWire):
+        decode(wire, encode(wire, blocks)[:2], source="warm-up")
 
 
 def _run(equipment: EquipmentClass) -> None:

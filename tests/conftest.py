@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+
+PATIENCE_S = 120.0
+"""No condition that a run is waited for takes longer on a busy machine."""
 
 OUTSIDE = "lies outside the repository"
 """Part of the reason of a skip that CI accepts."""
@@ -39,6 +48,76 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+class SiteRun:
+    """The run of `site.toml` in a folder, with a recovery store, that may be killed and started again."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder, self.arguments = folder, arguments
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "vigie", "run", "site.toml", "--recovery", "state", "--snapshot-interval", "1"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.arguments], cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        self.until(lambda: "listening" in self.log.read_text())
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(30) == 0, self.log.read_text()
+
+    def value(self, series: str) -> float:
+        """Return what one series says; 0 where it is not there."""
+        for line in self._metrics():
+            name, _, value = line.rpartition(" ")
+            if name == series:
+                return float(value)
+        return 0.0
+
+    def _metrics(self) -> list[str]:
+        url = self.log.read_text().partition("listening on ")[2].split()[0]
+        with urllib.request.urlopen(url + "metrics", timeout=30) as answer:
+            return str(answer.read().decode()).splitlines()
+
+    def counts(self) -> Counter[str]:
+        """Return the account of readings, and what was rejected for which reason."""
+        found: Counter[str] = Counter()
+        for line in self._metrics():
+            name, _, value = line.rpartition(" ")
+            if name.startswith("vigie_readings_"):
+                found[name] = int(float(value))
+        return found
+
+    def until(self, met: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not met():
+            assert self.process is not None and self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def site_run() -> Iterator[Callable[..., SiteRun]]:
+    """Return a function that makes the run of a site; it is killed at the end of the test."""
+    made: list[SiteRun] = []
+
+    def make(folder: Path, *arguments: str) -> SiteRun:
+        made.append(SiteRun(folder, *arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
 
 
 @pytest.hookimpl(wrapper=True)

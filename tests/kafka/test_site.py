@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -46,55 +44,11 @@ rejected = "rejected"
 """
 
 
-class Site:
-    """The run of a site."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder, self.arguments = folder, arguments
-        self.log = folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "vigie", "run", "site.toml", "--recovery", "state", "--snapshot-interval", "1"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.arguments], cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
-        self.until(lambda: "listening" in self.log.read_text())
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    def stop(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(30) == 0, self.log.read_text()
-
-    def counts(self) -> Counter[str]:
-        """Return the account of readings, and what was rejected for which reason."""
-        url = self.log.read_text().partition("listening on ")[2].split()[0]
-        with urllib.request.urlopen(url + "metrics", timeout=30) as answer:
-            lines = answer.read().decode().splitlines()
-        found: Counter[str] = Counter()
-        for line in lines:
-            name, _, value = line.rpartition(" ")
-            if name.startswith("vigie_readings_"):
-                found[name] = int(float(value))
-        return found
-
-    def until(self, met: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not met():
-            assert self.process is not None and self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_reading_is_scored_or_rejected_once(broker: Any, tmp_path: Path, processes: int) -> None:
+def test_every_reading_is_scored_or_rejected_once(
+    broker: Any, site_run: Callable[..., Any], tmp_path: Path, processes: int
+) -> None:
     compile_kernels([load_class("lift"), load_class("boiler")])
     for topic in ("telemetry", "scores", "rejected"):
         broker.make(topic, PARTITIONS)
@@ -109,7 +63,7 @@ def test_every_reading_is_scored_or_rejected_once(broker: Any, tmp_path: Path, p
     # What no gateway should send: of an asset that nobody knows, and no telemetry at all.
     stranger = b'{"asset": "nobody", "signal": "flow", "start": 1767571200, "period_s": 1, "values": [1, 2, 3]}'
     json_type = {"content-type": b"application/json"}
-    site = Site(tmp_path, "--processes", str(processes))
+    site = site_run(tmp_path, "--processes", str(processes))
     try:
         random = Random(processes)
         for number in range(KILLS):
