@@ -409,6 +409,8 @@ def _contradictions(c: EquipmentClass) -> list[str]:
     for name, signal in c.signals.items():
         if not signal.range[0] < signal.range[1]:
             found.append(f"$.signals.{name}.range: the first number must be below the second")
+        if not all(abs(bound) <= 1e30 for bound in signal.range):
+            found.append(f"$.signals.{name}.range: must lie in -1e30 to 1e30, beyond which moments overflow")
         for low, high in signal.bands_hz:
             if not 0 <= low < high <= 0.5 / signal.period_s:
                 found.append(

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.cusum import Cusum
-from models.reference import effective, spread
 from models.hotelling import Hotelling
+from models.reference import effective, spread
 
 
 def rows(assets: int) -> NDArray[np.int32]:
