@@ -10,7 +10,7 @@ from features.acceptance import NONE, Pool
 from features.compiled import kernel
 from features.queues import Pages
 from features.segments import Segments, drop_before
-from features.spectra import examine, place_block
+from features.spectra import examine, place_blocks
 from features.state import NO_WINDOW, Layout, Output, Spectra, State
 
 __all__ = [
@@ -48,9 +48,7 @@ def flush(layout: Layout, state: State, spectra: Spectra, p: int) -> None:
         return
     waiting.used[p] = 0
     plan = spectra.plans[p]
-    samples = len(plan.terms.window)
-    for lane in range(used):
-        place_block(plan.terms, plan.lanes, lane, waiting.values[p, lane, :samples])
+    place_blocks(plan.terms, plan.lanes, waiting.values[p])
     examine(plan.terms, plan.lanes)
     result = plan.lanes.result
     for lane in range(used):
@@ -144,6 +142,13 @@ def _merge(
         last[count] = at[count] + ends[of_role[count]]
         count += 1
     n = 0
+    if count == 1:
+        for i in range(at[0], last[0]):
+            times[n] = queue_times[i] + AFTER_ZERO
+            roles[n] = 0
+            values[n] = queue_values[i]
+            n += 1
+        return n
     while True:
         earliest = np.int64(_FOREVER)
         for role in range(count):

@@ -25,7 +25,7 @@ def test_queues_keep_their_order_and_no_page_is_lost(steps: list[tuple[str, int,
         if pages.free[1] < 6:
             pages = new_pages(len(pages.following) + 6, pages)
         if action == "extend":
-            new = np.arange(number) + value
+            new = np.arange(number, dtype=np.float64) + value
             assert pages_for(count[q], number) <= 6
             extend(pages, head, tail, count, q, new)
             queues[q] += new.tolist()

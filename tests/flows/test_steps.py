@@ -59,8 +59,9 @@ def test_every_block_goes_to_the_shard_of_its_asset_in_order(drawn: list[tuple[s
     for key, (name, item) in deal(Telemetry("in", blocks(rows), [])):
         if isinstance(item, Tick):
             continue
-        assert key == f"{name}-{shard_of(item.assets[item.asset[0]], 16):02d}"
-        for n in range(len(item.start)):
+        assert item.places is not None
+        assert key == f"{name}-{shard_of(item.assets[item.asset[item.places[0]]], 16):02d}"
+        for n in item.places.tolist():
             asset = item.assets[item.asset[n]]
             values = item.values[item.first[n] : item.first[n] + item.count[n]].tolist()
             assert key == f"{class_of(asset)}-{shard_of(asset, 16):02d}"
