@@ -28,6 +28,8 @@ from pathlib import Path
 
 from benchmarks.bars import Bar, print_bars
 from benchmarks.turns import CLOCKS, Competitor, Result, by_clock, rate, write_figures
+from features.signals import load_class
+from flows.warmup import compile_kernels
 
 INTERVAL_S = 60.0
 """Seconds between snapshots by default."""
@@ -179,6 +181,8 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="one part alone; may be given again")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="for the cost of a reading (default: wall)")
     given = parser.parse_args()
+    # Once, before several processes would each do the same.
+    compile_kernels(load_class(name) for name in ("lift", "boiler"))
     figures: dict[str, float] = {}
     for name in given.only or PARTS:
         figures |= PARTS[name](given.runs, given.clock)

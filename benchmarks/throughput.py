@@ -23,6 +23,8 @@ from benchmarks import agreement
 from benchmarks.bars import Bar, print_bars
 from benchmarks.turns import CLOCKS, Competitor, Result, by_clock, median_ratio, rate, write_figures
 from benchmarks.wires import WIRES
+from features.signals import load_class
+from flows.warmup import compile_kernels
 
 CHILD = ("-m", "benchmarks.competitors")
 
@@ -233,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="also Pathway and PyFlink, as installed for this interpreter; 1 is the one that runs this",
     )
     given = parser.parse_args(arguments)
+    # Once, before several processes would each do the same.
+    compile_kernels(load_class(name) for name in ("lift", "boiler"))
     parts = [given.only] if given.only else ["check", "lift", "boiler", "processes"]
     if "check" in parts:
         for name in LOADS:

@@ -10,11 +10,12 @@ from features.acceptance import NONE, Pool
 from features.compiled import kernel
 from features.queues import Pages
 from features.segments import Segments, drop_before
-from features.spectra import examine, place_block
+from features.spectra import examine, place_blocks
 from features.state import NO_WINDOW, Layout, Output, Spectra, State
 
 __all__ = [
     "ACCEPTED",
+    "AFTER_ZERO",
     "HORIZONS",
     "NEXT",
     "PIECE",
@@ -30,6 +31,8 @@ __all__ = [
 ROWS, HORIZONS, REJECTS, NEXT, PIECE, ACCEPTED = range(6)
 """Places in `Output.used`."""
 
+AFTER_ZERO = 1
+"""Microseconds by which the cycles' clock is ahead: to them a time of 0 is none, and recordings may begin at 0."""
 _FOREVER = 2**62
 """After any time."""
 
@@ -45,9 +48,7 @@ def flush(layout: Layout, state: State, spectra: Spectra, p: int) -> None:
         return
     waiting.used[p] = 0
     plan = spectra.plans[p]
-    samples = len(plan.terms.window)
-    for lane in range(used):
-        place_block(plan.terms, plan.lanes, lane, waiting.values[p, lane, :samples])
+    place_blocks(plan.terms, plan.lanes, waiting.values[p])
     examine(plan.terms, plan.lanes)
     result = plan.lanes.result
     for lane in range(used):
@@ -94,24 +95,25 @@ def _run_cycles(
         result = features[layout.cycle_column[c] : layout.cycle_column[c + 1]]
         parameters = layout.cycle_parameters[c]
         code = layout.cycle_code[c]
+        begin, finish = start + AFTER_ZERO, end + AFTER_ZERO
         if code == 1:
-            lift.trips_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            lift.trips_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 2:
-            lift.doors_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            lift.doors_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 3:
-            lift.levelling_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            lift.levelling_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 11:
-            boiler.burner_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            boiler.burner_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 12:
-            boiler.ignition_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            boiler.ignition_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 13:
-            boiler.difference_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            boiler.difference_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 14:
-            boiler.flue_loss_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            boiler.flue_loss_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 15:
-            boiler.pressure_decay_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            boiler.pressure_decay_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
         elif code == 16:
-            boiler.circulation_step(memory, times[:n], roles[:n], values[:n], start, end, parameters, result)
+            boiler.circulation_step(memory, times[:n], roles[:n], values[:n], begin, finish, parameters, result)
     for q in range(queued):
         if ends[q] > 0:
             queues.drop(pages, state.queue_head[row], state.queue_tail[row], state.queue_count[row], q, ends[q])
@@ -140,6 +142,13 @@ def _merge(
         last[count] = at[count] + ends[of_role[count]]
         count += 1
     n = 0
+    if count == 1:
+        for i in range(at[0], last[0]):
+            times[n] = queue_times[i] + AFTER_ZERO
+            roles[n] = 0
+            values[n] = queue_values[i]
+            n += 1
+        return n
     while True:
         earliest = np.int64(_FOREVER)
         for role in range(count):
@@ -149,7 +158,7 @@ def _merge(
             return n
         for role in range(count):
             if at[role] < last[role] and queue_times[at[role]] == earliest:
-                times[n] = earliest
+                times[n] = earliest + AFTER_ZERO
                 roles[n] = role
                 values[n] = queue_values[at[role]]
                 at[role] += 1
@@ -167,20 +176,19 @@ def _close_horizon(layout: Layout, state: State, out: Output, row: int, level: i
         later = (start - index * layout.horizon_us[longer]) / 1e6
         for signal in range(state.moments.shape[2]):
             moments.append(state.horizon_moments[row, longer, signal], state.horizon_moments[row, level, signal], later)
-        state.horizon_samples[row, longer] += state.horizon_samples[row, level]
     used = out.used[HORIZONS]
     out.horizon_row[used] = row
     out.horizon_level[used] = level
     out.horizon_index[used] = state.horizon[row, level]
-    out.horizon_samples[used] = state.horizon_samples[row, level]
+    out.horizon_samples[used] = 0
     columns = out.horizon_features.shape[1] // state.moments.shape[2]
     for signal in range(state.moments.shape[2]):
         accumulator = state.horizon_moments[row, level, signal]
+        out.horizon_samples[used] += int(accumulator[moments.COUNT])
         moments.statistics(accumulator, out.horizon_features[used, signal * columns : (signal + 1) * columns])
         moments.reset(accumulator)
     out.used[HORIZONS] = used + 1
     state.horizon[row, level] = NO_WINDOW
-    state.horizon_samples[row, level] = 0
 
 
 @kernel
@@ -222,7 +230,6 @@ def _close_window(
                 _close_horizon(layout, state, out, row, level)
         index = start // layout.horizon_us[0]
         state.horizon[row, 0] = index
-        state.horizon_samples[row, 0] += state.samples[row, slot]
         later = (start - index * layout.horizon_us[0]) / 1e6
         for signal in range(signals):
             moments.append(state.horizon_moments[row, 0, signal], state.moments[row, slot, signal], later)

@@ -1,7 +1,7 @@
 """The state of a shard's windows as it is stored: rows in use only, pools without free nodes, with a version.
 
 Version 1 kept the time of every queued sample, the newest run of a signal in the pool, and the times of the first and
-last sample of a horizon; it had no buffers of segments.
+last sample of a horizon and the number of its readings; it had no buffers of segments.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features import moments
 from features.acceptance import NONE, Pool
+from features.closing import AFTER_ZERO
 from features.compiled import kernel
 from features.queues import PAGE, Pages, extend, new_pages
 from features.segments import Segments
@@ -26,6 +27,19 @@ VERSION = 2
 _WINDOW_1 = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, -1, 11, 13]
 _HORIZON_1 = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, -1]
 """Where version 1 had the numbers of an accumulator; -1 = nowhere. Its means are above 0."""
+
+_TIMES_1 = {
+    1: (0, 1, 4, 11),
+    2: (1, 4),
+    3: (1, 4),
+    11: (0, 1, 4, 6, 8),
+    12: (1, 5, 7, 9),
+    13: (1, 4),
+    14: (0, 2, 3, 5),
+    15: (0,),
+    16: (0,),
+}
+"""Which numbers of a cycle's memory are times, by its code: version 1 kept them without `AFTER_ZERO`."""
 
 Heads = NDArray[np.int32]
 
@@ -105,6 +119,12 @@ def _migrate_1(c: EquipmentClass, layout: Layout, stored: dict[str, Any]) -> Non
     for name, places in (("moments", _WINDOW_1), ("horizon_moments", _HORIZON_1)):
         stored[name] = np.ascontiguousarray(stored[name][..., places])
         stored[name][..., moments.ORIGIN] = 0.0
+    cycles = np.array(stored["cycles"])
+    for code, begin in zip(layout.cycle_code.tolist(), layout.cycle_state[:-1].tolist(), strict=True):
+        for place in _TIMES_1[code]:
+            column = cycles[:, begin + place]
+            column[column != 0.0] += AFTER_ZERO
+    stored["cycles"] = cycles
     _queues_of_1(c, layout, stored)
     spectral = sum(1 for signal in c.signals.values() if signal.bands_hz)
     samples = max([1, *(samples for samples, _, _ in plan_keys(c))])
@@ -119,7 +139,7 @@ def _migrate_1(c: EquipmentClass, layout: Layout, stored: dict[str, Any]) -> Non
 
 def _queues_of_1(c: EquipmentClass, layout: Layout, stored: dict[str, Any]) -> None:
     """Put the queues of version 1, which had a fixed room, on pages."""
-    del stored["queue_time"]
+    del stored["queue_time"], stored["horizon_samples"]
     values, count = stored.pop("queue_value"), stored["queue_count"]
     periods = [signal.period_s for signal in c.signals.values()]
     room = [int(1.25 * (c.window_s + c.lateness_s) / periods[signal]) + 16 for signal in layout.queued]

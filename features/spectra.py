@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from features.compiled import kernel
 from features.fourier import LANES, Chain, chain_of, transform
 
-__all__ = ["Lanes", "SpectraPlan", "Terms", "band_powers", "envelope", "examine", "place_block", "spectral_kurtosis"]
+__all__ = ["Lanes", "SpectraPlan", "Terms", "band_powers", "envelope", "examine", "place_blocks", "spectral_kurtosis"]
 
 Real = np.float32 | np.float64
 Floats = NDArray[np.float64]
@@ -167,18 +167,24 @@ class SpectraPlan:
 
 
 @kernel
-def place_block(terms: Terms, lanes: Lanes, lane: int, values: NDArray[Real]) -> None:
-    """Put a block into a lane through the window, shifted by its first sample so that an offset costs no precision."""
+def place_blocks(terms: Terms, lanes: Lanes, blocks: Floats) -> None:
+    """Put the first n samples of `LANES` blocks into the lanes through the window.
+
+    Each is shifted by its first sample, so that an offset costs no precision.
+    """
     n = len(terms.window)
-    shift = np.float64(values[0])
+    x = lanes.x
     if n % 2 == 0:
         for j in range(n // 2):
-            lanes.x[j, lane] = (np.float64(values[2 * j]) - shift) * terms.window[2 * j]
-            lanes.x[j, LANES + lane] = (np.float64(values[2 * j + 1]) - shift) * terms.window[2 * j + 1]
+            a, b = terms.window[2 * j], terms.window[2 * j + 1]
+            for lane in range(LANES):
+                x[j, lane] = (blocks[lane, 2 * j] - blocks[lane, 0]) * a
+                x[j, LANES + lane] = (blocks[lane, 2 * j + 1] - blocks[lane, 0]) * b
     else:
         for j in range(n):
-            lanes.x[j, lane] = (np.float64(values[j]) - shift) * terms.window[j]
-            lanes.x[j, LANES + lane] = 0.0
+            for lane in range(LANES):
+                x[j, lane] = (blocks[lane, j] - blocks[lane, 0]) * terms.window[j]
+                x[j, LANES + lane] = 0.0
 
 
 @kernel
@@ -302,10 +308,13 @@ def _moments(terms: Terms, signal: Floats, result: Floats) -> None:
 
 @kernel
 def _each(terms: Terms, lanes: Lanes, x: NDArray[Real], out: Floats) -> None:
+    blocks = np.zeros((LANES, x.shape[1]))
     for start in range(0, len(x), LANES):
         used = min(LANES, len(x) - start)
         for lane in range(used):
-            place_block(terms, lanes, lane, x[start + lane])
+            for j in range(x.shape[1]):
+                blocks[lane, j] = x[start + lane, j]
+        place_blocks(terms, lanes, blocks)
         examine(terms, lanes)
         for lane in range(used):
             for column in range(out.shape[1]):

@@ -92,7 +92,6 @@ class State(NamedTuple):
     queue_count: NDArray[np.int32]
     cycles: NDArray[np.float64]
     horizon: NDArray[np.int64]
-    horizon_samples: NDArray[np.int64]
     horizon_moments: NDArray[np.float64]
     runs: NDArray[np.int64]
     head: NDArray[np.int32]
@@ -279,7 +278,6 @@ def new_state(c: EquipmentClass, layout: Layout, assets: int) -> State:
         queue_count=np.zeros((assets, len(layout.queued)), np.int32),
         cycles=np.zeros((assets, int(layout.cycle_state[-1]))),
         horizon=np.full((assets, horizons), NO_WINDOW, np.int64),
-        horizon_samples=np.zeros((assets, horizons), np.int64),
         horizon_moments=np.zeros((assets, horizons, signals, moments.MERGED)),
         runs=np.zeros((assets, signals, 3), np.int64),
         head=np.full((assets, signals), NONE, np.int32),

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-KILLS = int(os.environ.get("VIGIE_KILLS", "4"))
+KILLS = int(os.environ.get("VIGIE_KILLS", "2"))
 """Moments at which each run is killed; `make chaos` takes a hundred."""
-SPEED = 5 * 86_400 / 20
-"""Five days in twenty seconds."""
+SPEED = 5 * 86_400 / 10
+"""Five days in ten seconds."""
 
 
 def ended(run: Any) -> tuple[dict[str, pa.Table], list[str]]:
@@ -32,7 +32,7 @@ def test_kill_at_random_moments_changes_nothing(run: Callable[..., Any], process
     for _ in range(KILLS):
         killed.start()
         # A moment of the run, from its first message on; pace is by the clock, so a moment is a time.
-        time.sleep(random.uniform(0.0, 3.0))
+        time.sleep(random.uniform(0.0, 2.0))
         if killed.process.poll() is not None:
             break
         killed.kill()

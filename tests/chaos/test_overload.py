@@ -43,9 +43,9 @@ def url_of(run: Any) -> str:
 
 @pytest.mark.timeout(300)
 def test_a_full_disk_under_the_archive_loses_nothing_and_says_so(run: Callable[..., Any], small_disk: Path) -> None:
-    calm = run("calm", speed=5 * 86_400 / 15)
+    calm = run("calm", speed=5 * 86_400 / 12)
     calm.start()
-    full = run("full", "--snapshot-interval", "1", speed=5 * 86_400 / 15)
+    full = run("full", "--snapshot-interval", "1", speed=5 * 86_400 / 12)
     (full.folder / "archive").symlink_to(small_disk)
     full.start()
     url = url_of(full)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-SPEED = 5 * 86_400 / 20
+SPEED = 5 * 86_400 / 12
 DRAIN_S = 10.0
 
 

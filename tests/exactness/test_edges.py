@@ -189,7 +189,7 @@ def test_how_many_readings_a_rate_allows_depends_on_no_order(arrivals: ModuleTyp
     "begin_us",
     [
         1_000_000,
-        pytest.param(0, marks=pytest.mark.xfail(strict=True, reason="F6 A reading at time 0 is taken for none")),
+        0,
     ],
 )
 def test_a_recording_may_count_its_time_from_zero(
