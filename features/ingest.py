@@ -139,6 +139,8 @@ def _cut(
                 last = min(n, i + LONGEST)
                 if start + (last - 1) * period >= opens + window_us:
                     last = i + (opens + window_us - 1 - time) // period + 1
+                if start + (last - 1) * period > _LATEST:
+                    last = i + (_LATEST - time) // period + 1
             piece[n_pieces, 0], piece[n_pieces, 1], piece[n_pieces, 2] = block, i, last - i
             at = window * signals + signal
             key[n_pieces] = at
