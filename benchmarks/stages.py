@@ -1,7 +1,8 @@
 """Where the time goes: nanoseconds a reading of each stage, for the profiles of `throughput.py`, and memory speed.
 
-Each figure is the median of alternating runs over the same readings, one process, no dataflow around the stages. What
-spectra and cycles cost is the difference to the same class without them.
+Each figure is the median of alternating runs over the same readings, in CPU time of one process, so that other programs
+disturb it less; no dataflow is around the stages. What spectra and cycles cost is the difference to the same class
+without them.
 
     python benchmarks/stages.py --runs 5 --json figures.json
 """
@@ -75,9 +76,9 @@ class Stages:
 
     def timed(self, stage: str, work: Callable[..., Any], *given: Any) -> Any:
         """Run a piece of work on the clock of its stage."""
-        begun = time.perf_counter()
+        begun = time.process_time()
         result = work(*given)
-        self.spent[stage] += time.perf_counter() - begun
+        self.spent[stage] += time.process_time() - begun
         return result
 
     def feed(self, batch: pa.RecordBatch) -> None:
