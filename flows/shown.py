@@ -80,13 +80,17 @@ class ShownOn:
     def _shown(self, lines: list[bytes], places: dict[str, int]) -> bytes:
         for series, place in places.items():
             lines[place] = f"{series} {self._before.get(series, 0.0)!r}".encode()
-        missing = [f"{s} {count!r}".encode() for s, count in self._before.items() if s not in places]
-        for line in missing:
-            # A family's samples stand together: behind its type.
-            head = b"# TYPE " + line.partition(b" ")[0].partition(b"{")[0] + b" "
+        for series, count in self._before.items():
+            if series in places:
+                continue
+            # A family's samples stand together: behind its type, which a process that just starts has not told yet.
+            family = series.partition("{")[0]
+            head = f"# TYPE {family} ".encode()
             at = next((n for n, known in enumerate(lines) if known.startswith(head)), None)
-            if at is not None:
-                lines.insert(at + 1, line)
+            if at is None:
+                at = len(lines) - (not lines[-1])
+                lines.insert(at, head + (b"gauge" if family == _PENDING.decode() else b"counter"))
+            lines.insert(at + 1, f"{series} {count!r}".encode())
         return b"\n".join(lines)
 
     def _keep(self, counts: dict[str, float]) -> None:

@@ -69,3 +69,12 @@ def test_a_damaged_file_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "shown.json").write_bytes(b"{")
     assert ShownOn(tmp_path / "shown.json")(text()) == text()
     assert ShownOn(tmp_path / "missing" / "shown.json")(text()) == text()
+
+
+def test_what_a_process_that_just_starts_has_not_told_yet_is_shown_on(tmp_path: Path) -> None:
+    shown = ShownOn(tmp_path / "shown.json", lambda: 0.0)
+    before = text({("received", ""): 9, ("rejected", "late"): 2}, {("windows", "lift"): 1})
+    shown(before)
+    for nothing in (b"", b"# HELP vigie_process_up U.\n# TYPE vigie_process_up gauge\nvigie_process_up 0\n"):
+        said = shown(nothing)
+        assert account(said) == account(before) and said.endswith(b"\n")
