@@ -48,6 +48,7 @@ def started(folder: Path, number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(420)
 def test_a_host_that_is_cut_off_and_comes_back_changes_nothing(hosts: None, run: Callable[..., Any]) -> None:
     calm = run("calm", speed=5 * 86_400 / 20)

@@ -41,6 +41,7 @@ def url_of(run: Any) -> str:
     return str(run.log.read_text()).partition("listening on ")[2].split()[0]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_a_full_disk_under_the_archive_loses_nothing_and_says_so(run: Callable[..., Any], small_disk: Path) -> None:
     calm = run("calm", speed=5 * 86_400 / 12)

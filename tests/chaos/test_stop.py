@@ -19,6 +19,7 @@ def files(run: Any) -> int:
     return len(list((run.folder / "archive").rglob("*.parquet")))
 
 
+@pytest.mark.full
 @pytest.mark.timeout(400)
 def test_stops_and_other_numbers_of_processes_change_nothing(run: Callable[..., Any]) -> None:
     calm = run("calm", speed=SPEED)
