@@ -25,7 +25,18 @@ moments = st.one_of(
     st.integers(0, 40).map(lambda k: START_US + k * 10 * SECOND),
     st.integers(0, 2_000_000_000).map(lambda us: START_US + us),
     st.sampled_from(
-        [0, -DAY, -1, -2 * SECOND, -(2**62), 2**62, START_US - DAY, START_US + 900 * SECOND, LATEST, LATEST + 1]
+        [
+            0,
+            -DAY,
+            -1,
+            -2 * SECOND,
+            -(2**62),
+            2**62,
+            START_US - DAY,
+            START_US + 900 * SECOND,
+            LATEST - 3600 * SECOND,
+            LATEST + 1,
+        ]
     ),
 )
 numbers = st.one_of(

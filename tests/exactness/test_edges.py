@@ -132,6 +132,16 @@ def test_each_sample_of_a_block_is_judged_by_its_own_time(arrivals: ModuleType, 
     assert whole.rejected == apart.rejected
 
 
+@pytest.mark.xfail(strict=True, reason="F11 A block across 2200-01-01 is judged by its first sample")
+def test_no_sample_beyond_the_last_time_is_taken(arrivals: ModuleType, machine: Machine) -> None:
+    begin_us = 7_258_118_400_000_000 - 2 * SECOND
+    block = arrivals.Block("a", "slow", begin_us, SECOND, (1.0,) * 6)
+    whole = arrivals.run(machine(), [arrivals.Message("in", (block,))])
+    apart = arrivals.run(machine(), one_by_one(arrivals, singles(arrivals, begin_us + np.arange(6) * SECOND)))
+    assert apart.rejected["bad_time"] in (3, 4)
+    assert whole.rejected == apart.rejected
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), 1e300, -1e300])
 def test_infinity_is_out_of_any_range(arrivals: ModuleType, machine: Machine, value: float) -> None:
     block = arrivals.Block("a", "meter", START_US, SECOND, (1.0, value, 3.0))
