@@ -316,4 +316,6 @@ class Supervisor:
                 process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-        return max((abs(process.returncode) for process in running), default=0)
+        # One that was told to end while it was still starting has no handler yet, and nothing to drain.
+        codes = [0 if process.returncode == -signal.SIGTERM else abs(process.returncode) for process in running]
+        return max(codes, default=0)
