@@ -20,6 +20,7 @@ from flows.dispatch import Decision
 from flows.fleet import Fleet
 from flows.intake import Input, Intake, IntakeSource, Telemetry
 from flows.metrics import Pipeline
+from flows.recovery import FLOW
 from flows.results import Results
 from flows.show import Discarded, RejectedSink, Show
 from flows.sources import Message
@@ -102,7 +103,7 @@ def build(m: Monitor, sources: Mapping[str, Source[Message]], results: Results |
     deal = Shard(m.classes, m.class_of, m.shards, m.changed)
     sent, taken = _accounted(m.credits)
 
-    flow = Dataflow("monitor")
+    flow = Dataflow(FLOW)
     telemetry = op.merge("input", *(_input(m, flow, name, source) for name, source in sources.items()))  # Telemetry
     batches = op.flat_map("shard", telemetry, lambda item: map(sent, deal(item)))  # ("0007-152", ("lift", ShardBatch))
     windows = op.stateful_batch("window", batches, _each(m, lambda c: _window(m, c), taken))  # ("lift", Step)

@@ -24,14 +24,14 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from features.signals import EquipmentClass
 
-__all__ = ["Store", "StoreError", "class_form", "open_store"]
+__all__ = ["FLOW", "Store", "StoreError", "class_form", "open_store"]
 
 FORMAT = 1
 """Version of the whole: raised where a release can no longer read what an earlier one wrote."""
 FLOW = "monitor"
 """Name of the dataflow, the first part of the names of its steps."""
 PARTS = 2
-"""Files of a store: as many as have shown to help, since each is written by one process at a time."""
+"""Files of a store: each is written by one process at a time, so two processes need not take turns."""
 
 
 class StoreError(Exception):

@@ -17,6 +17,7 @@ from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
 from flows.kafka.settings import KafkaInput, KafkaOutput
 from flows.kafka.settings import problems as kafka_problems
+from flows.known import unknown_classes
 from flows.mqtt.settings import MqttInput
 from flows.mqtt.settings import problems as mqtt_problems
 from flows.simulator.fleet import FleetPlan
@@ -214,11 +215,7 @@ def load_site(path: str | Path, lenient: bool = False) -> tuple[LoadedSite | Non
             register = load_assets(folder / site.assets)
         except AssetFileError as error:
             problems.append(str(error))
-    for asset in register.values():
-        if asset.equipment not in classes:
-            problems.append(
-                f"{site.assets}: the asset {asset.id!r} is of class {asset.equipment!r}, which no class file has"
-            )
+    problems += unknown_classes(register, classes, site.assets or "")
     left_out: list[str] = []
     files = _files(site, folder, classes, problems, left_out if lenient else problems)
     try:
