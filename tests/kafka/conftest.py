@@ -142,15 +142,19 @@ class Broker:
         numbers = list(consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions)
         consumer.assign([TopicPartition(topic, n, 0) for n in numbers])
         found: list[Message] = []
-        ended = 0
+        errors: list[KafkaError] = []
+        ended: set[int | None] = set()
         deadline = time.monotonic() + PATIENCE_S
-        while ended < len(numbers):
-            assert time.monotonic() < deadline, "waited in vain for the end of the topic"
+        while len(ended) < len(numbers):
+            assert time.monotonic() < deadline, f"waited in vain for the end of the topic: {errors}"
             for message in consumer.consume(1000, 0.05):
-                if message.error() is None:
+                error = message.error()
+                if error is None:
                     found.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(message.partition())
                 else:
-                    ended += 1
+                    errors.append(error)
         consumer.close()
         return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
 
