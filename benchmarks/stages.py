@@ -22,8 +22,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import throughput  # type: ignore[import-not-found]  # beside this file, in no package
 
+from benchmarks.profiles import Profile, asset_names
+from benchmarks.wires import arrow
 from features.assets import Asset
 from features.signals import EquipmentClass, load_class
 from features.telemetry import count_readings
@@ -40,15 +41,6 @@ SHARDS = 16
 STAGES = ("decode", "deal", "windows", "spectra", "cycles", "detectors", "assessment", "fleet")
 
 
-def ipc(batch: pa.RecordBatch) -> bytes:
-    """Return a batch as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
 def without(c: EquipmentClass, bands: bool, cycles: bool) -> EquipmentClass:
     """Return the class without spectra or without cycles."""
     signals = c.signals
@@ -62,7 +54,7 @@ class Stages:
 
     def __init__(self, c: EquipmentClass, assets: int) -> None:
         self.equipment = c
-        names = [f"{c.name}-{i:05d}" for i in range(assets)]
+        names = asset_names(c.name, assets)
         self.spent: defaultdict[str, float] = defaultdict(float)
         self.readings = 0
         shard = Shard({c.name: c}, lambda name: c.name, SHARDS)
@@ -83,7 +75,7 @@ class Stages:
 
     def feed(self, batch: pa.RecordBatch) -> None:
         """Send one message through all stages."""
-        data = ipc(batch)
+        data = arrow(batch)
         blocks = self.timed("decode", partial(decode_arrow, source="bench"), data).blocks
         self.readings += count_readings(blocks)
         self._clock, dealt = self.timed("deal", self._dealt, blocks)
@@ -119,10 +111,11 @@ def measure(name: str, assets: int, seconds: int, warm_s: int) -> dict[str, floa
     c = load_class(name)
     detection = msgspec.structs.replace(c.detection, warm_up=max(10, round(warm_s / c.window_s / 2)))
     stages = Stages(msgspec.structs.replace(c, detection=detection), assets)
-    for number, batch in enumerate(throughput.messages(c, assets, seconds)):
-        if number == warm_s // throughput.MESSAGE_S:
+    profile = Profile(c, asset_names(name, assets))
+    for number in range(seconds // profile.message_s):
+        if number == warm_s // profile.message_s:
             stages.reset()
-        stages.feed(batch)
+        stages.feed(profile.message(number).batch)
     return stages.ns()
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.arrow_messages import ARROW_ERRORS, most_bytes, read_table
 from features.columns import legible, read_numbers
 from features.telemetry import BLOCKS, Decoded, Reason, Rejected, count_readings, empty_blocks, new_blocks
 from features.times import LATEST_US, Times, read_times
@@ -23,9 +24,6 @@ __all__ = ["decode_arrow", "decode_arrows", "decode_blocks", "holds_blocks"]
 
 LONGEST_PERIOD_US = 366 * 86_400_000_000
 """A step above a year is a wrong unit; below it no sum of steps overflows."""
-
-# What Arrow raises on bytes that are not what they claim to be.
-_ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 
 
 def holds_blocks(schema: pa.Schema) -> bool:
@@ -68,14 +66,19 @@ def decode_arrow(payload: bytes | pa.Buffer | pa.RecordBatch, *, source: str) ->
         return decode_blocks(payload, source=source)
     data = payload if isinstance(payload, pa.Buffer) else pa.py_buffer(payload)
     try:
-        is_file = data[:6].to_pybytes() == b"ARROW1"
-        table = (pa.ipc.open_file(data) if is_file else pa.ipc.open_stream(data)).read_all()
+        table = read_table(data)
         table.validate(full=True)
         table.schema.names  # noqa: B018 - it raises where a name is no text
         batches = table.unify_dictionaries().combine_chunks().to_batches()
-    except _ARROW_ERRORS as error:
+        clean = [_is_clean(batch) for batch in batches]
+        spelled = sum(_spelled_bytes(batch) for batch, good in zip(batches, clean, strict=True) if not good)
+        if spelled > most_bytes(data.size):
+            raise ValueError(f"{data.size:,} bytes would become {spelled:,} of names")
+    except ARROW_ERRORS as error:
         return _malformed(data.to_pybytes(), 1, source, f"expected an Arrow stream of blocks: {_first_line(error)}")
-    decoded = [decode_blocks(batch, source=source) for batch in batches]
+    decoded = [
+        Decoded(batch) if good else _read_blocks(batch, source) for batch, good in zip(batches, clean, strict=True)
+    ]
     if len(decoded) == 1:
         return decoded[0]
     if not decoded:
@@ -133,15 +136,17 @@ def decode_blocks(batch: pa.RecordBatch, *, source: str) -> Decoded:
     >>> decode_blocks(batch, source="example").blocks.to_pylist()[0]["values"]
     [1.5]
     """
-    if _is_clean(batch):
-        return Decoded(batch)
+    return Decoded(batch) if _is_clean(batch) else _read_blocks(batch, source)
+
+
+def _read_blocks(batch: pa.RecordBatch, source: str) -> Decoded:
     batch = legible(batch)
     names = batch.schema.names
     if not holds_blocks(batch.schema) or len(set(names)) != len(names):
         return _malformed(_json_lines(batch), max(1, batch.num_rows), source, _expected(batch))
     try:
         parts = _Parts(batch)
-    except _ARROW_ERRORS as error:
+    except ARROW_ERRORS as error:
         return _malformed(_json_lines(batch), max(1, batch.num_rows), source, f"expected blocks: {_first_line(error)}")
     blocks = parts.blocks()
     kept = ~(parts.nameless | parts.untimed | parts.naive | (parts.length == 0))
@@ -168,6 +173,20 @@ def _is_clean(batch: pa.RecordBatch) -> bool:
     if longest > 1 and ((period == 0) & (length > 1)).any():
         return False
     return int(start.max()) + longest * step < LATEST_US
+
+
+def _spelled_bytes(batch: pa.RecordBatch) -> int:
+    """Return the bytes that the texts of a batch take once each row has its own."""
+    total = 0
+    for column in batch.columns:
+        if not pa.types.is_dictionary(column.type):
+            continue
+        names = column.dictionary
+        if pa.types.is_string(names.type) or pa.types.is_large_string(names.type):
+            lengths = pc.binary_length(names).fill_null(0).to_numpy(zero_copy_only=False)
+            where = column.indices.drop_null().to_numpy(zero_copy_only=False)
+            total += int(np.bincount(where, minlength=len(lengths)) @ lengths)
+    return total
 
 
 class _Parts:
@@ -287,7 +306,7 @@ def _json_lines(batch: pa.RecordBatch) -> bytes:
         ]  # A time need not be a `datetime`.
         rows = [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
         return msgspec.json.Encoder(enc_hook=str).encode_lines(rows).removesuffix(b"\n")
-    except (*_ARROW_ERRORS, TypeError):
+    except (*ARROW_ERRORS, TypeError):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)

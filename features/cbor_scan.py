@@ -1,13 +1,13 @@
 """The compiled scanner of CBOR blocks: from the bytes of many messages to columns, without an object in between.
 
 It knows exactly the messages of `features.cbor_blocks` in containers of known length, and names the others, so that a
-reader with more patience may take them. It runs twice: first it counts, then it fills columns of that size.
+reader with more patience may take them. It stops where its columns are full, and goes on in larger ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ _KEY_ENDS = np.cumsum([0, *(len(key) for key in _KEYS)])
 
 BLOCKS, SAMPLES = 0, 1
 """Places of the running counts."""
+
+_OTHER_FORM, _NO_ROW, _NO_ROOM = -1, -2, -3
+"""Why an object was not taken: it is in another form, or rows or values are full."""
 
 
 class Found(NamedTuple):
@@ -60,7 +63,7 @@ class _Names(NamedTuple):
 
 
 class _Room(NamedTuple):
-    """Columns to fill; without rows in the counting run."""
+    """Columns to fill."""
 
     payload: NDArray[np.int64]
     asset: NDArray[np.int32]
@@ -90,7 +93,7 @@ def _key(data: NDArray[np.uint8], at: int, size: int) -> int:
 
 @kernel
 def _name(data: NDArray[np.uint8], begin: int, size: int, names: _Names) -> int:
-    """Return the number of a name, a new one where it was not seen before."""
+    """Return the number of a name, a new one where it was not seen before; -1 where there is no room for that."""
     code = np.uint64(14695981039346656037)
     for i in range(size):
         code = (code ^ np.uint64(data[begin + i])) * np.uint64(1099511628211)
@@ -100,6 +103,8 @@ def _name(data: NDArray[np.uint8], begin: int, size: int, names: _Names) -> int:
         number = names.slots[slot]
         if number < 0:
             number = names.used[0]
+            if number == len(names.begin):
+                return -1
             names.used[0] += 1
             names.slots[slot] = number
             names.begin[number] = begin
@@ -188,7 +193,6 @@ def _elements(
     kind: int,
     little: bool,
     values: NDArray[np.float64],
-    value_bits: NDArray[np.int64],
     bits: _Bits,
 ) -> None:
     """Turn the bytes of a typed array into numbers."""
@@ -215,34 +219,35 @@ def _elements(
 @kernel
 def _samples(
     data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], bits: _Bits, values: NDArray[np.float64],
-    value_bits: NDArray[np.int64], first: int,
+    first: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Return where the values at `at` end and how many they are, -1 where there are none; write them given room."""
+    """Write the values at `at`; return where they end and how many they are, or why there are none."""
     at = head(data, at, end, out)
     if at < 0:
-        return -1, 0
-    write = len(values) > 0
+        return _OTHER_FORM, 0
     if out[0] == TAG:
         size, kind, little = _typed(out[2])
         if kind < 0:
-            return -1, 0
+            return _OTHER_FORM, 0
         at = head(data, at, end, out)
         if at < 0 or out[0] != BYTES or out[1] == 31 or out[2] < 0 or out[2] > end - at or out[2] % size:
-            return -1, 0
+            return _OTHER_FORM, 0
         length = out[2]
         count = length // size
-        if write:
-            _elements(data, at, count, size, kind, little, values[first:], value_bits[first:], bits)
+        if count > len(values) - first:
+            return _NO_ROOM, 0
+        _elements(data, at, count, size, kind, little, values[first:], bits)
         return at + length, count
     if out[0] != ARRAY or out[1] == 31 or out[2] < 0 or out[2] > end - at:
-        return -1, 0
+        return _OTHER_FORM, 0
     count = out[2]
+    if count > len(values) - first:
+        return _NO_ROOM, 0
     for i in range(count):
         at, value = _number(data, at, end, out, bits)
         if at < 0:
-            return -1, 0
-        if write:
-            values[first + i] = value
+            return _OTHER_FORM, 0
+        values[first + i] = value
     return at, count
 
 
@@ -251,13 +256,16 @@ def _keys(
     data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], stack: NDArray[np.int64],
     places: NDArray[np.int64],
 ) -> int:  # fmt: skip
-    """Note where the value of each key of the map at `at` begins, -1 for none; return where the map ends, or -1."""
+    """Note where the value of each key of the map at `at` begins, -1 for none; return where the map ends, or -1.
+
+    Signals that come last are not walked through: the place returned is where they begin.
+    """
     at = head(data, at, end, out)
     if at < 0 or out[0] != MAP or out[1] == 31 or out[2] < 0 or out[2] > end - at:
         return -1
     pairs = out[2]
     places[:] = -1
-    for _ in range(pairs):
+    for pair in range(pairs):
         at = head(data, at, end, out)
         if at < 0 or out[0] != TEXT or out[1] == 31 or out[2] < 0 or out[2] > end - at:
             return -1
@@ -265,6 +273,8 @@ def _keys(
         at += out[2]
         if key < _OTHER:
             places[key] = at
+        if key == _SIGNALS and pair == pairs - 1:
+            return at
         at = skip(data, at, end, out, stack)
         if at < 0:
             return -1
@@ -295,84 +305,87 @@ def _series(
 @kernel
 def _object(
     data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], stack: NDArray[np.int64], bits: _Bits,
-    places: NDArray[np.int64], own: NDArray[np.int64], counts: NDArray[np.int64], room: _Room,
-    value_bits: NDArray[np.int64], number: int, assets: _Names, signals: _Names,
+    places: NDArray[np.int64], own: NDArray[np.int64], counts: NDArray[np.int64], room: _Room, number: int,
+    assets: _Names, signals: _Names,
 ) -> int:  # fmt: skip
-    """Take the blocks of the object at `at`; return where it ends, or -1 where it is in another form."""
+    """Take the blocks of the object at `at`; return where it ends, or why it was not taken."""
     after = _keys(data, at, end, out, stack, places)
     if after < 0 or places[_ASSET] < 0 or (places[_VALUES] < 0) == (places[_SIGNALS] < 0):
-        return -1
+        return _OTHER_FORM
     good, start_s, period_us = _series(data, end, out, bits, places, np.nan, 0.0)
     at = head(data, places[_ASSET], end, out)
     if not good or out[0] != TEXT or out[1] == 31 or out[2] == 0:
-        return -1
-    write = len(room.payload) > 0
-    asset = _name(data, at, out[2], assets) if write else 0
-    if places[_VALUES] >= 0:
+        return _OTHER_FORM
+    asset = _name(data, at, int(out[2]), assets)
+    if asset < 0:
+        return _NO_ROW
+    many = places[_SIGNALS] >= 0
+    if many:
+        name, name_size = 0, np.int64(0)
+        at = head(data, places[_SIGNALS], end, out)
+        if at < 0 or out[0] != MAP or out[1] == 31 or out[2] <= 0:
+            return _OTHER_FORM
+        pairs = out[2]
+    else:
         if places[_SIGNAL] < 0:
-            return -1
+            return _OTHER_FORM
         name = head(data, places[_SIGNAL], end, out)
         name_size = out[2]
         if out[0] != TEXT or out[1] == 31 or name_size == 0:
-            return -1
+            return _OTHER_FORM
         pairs = np.int64(1)
         at = places[_VALUES]
-    else:
-        name, name_size = 0, np.int64(0)
-        at = head(data, places[_SIGNALS], end, out)
-        if out[0] != MAP or out[1] == 31 or out[2] == 0:
-            return -1
-        pairs = out[2]
     for _ in range(pairs):
-        if places[_SIGNALS] >= 0:
+        if many:
             name = head(data, at, end, out)
             name_size = out[2]
-            if out[0] != TEXT or out[1] == 31 or name_size == 0:
-                return -1
+            if name < 0 or out[0] != TEXT or out[1] == 31 or name_size <= 0 or name_size > end - name:
+                return _OTHER_FORM
             at = name + name_size
         own_start, own_period = start_s, period_us
         values = at
         next_at = -1
-        if places[_SIGNALS] >= 0 and data[at] >> 5 == MAP:
+        if many and at < end and data[at] >> 5 == MAP:
             next_at = _keys(data, at, end, out, stack, own)
-            if next_at < 0 or own[_VALUES] < 0:
-                return -1
+            if next_at < 0 or own[_VALUES] < 0 or own[_SIGNALS] >= 0:
+                return _OTHER_FORM
             good, own_start, own_period = _series(data, end, out, bits, own, start_s, period_us)
             if not good:
-                return -1
+                return _OTHER_FORM
             values = own[_VALUES]
-        at, count = _samples(data, values, end, out, bits, room.values, value_bits, counts[SAMPLES])
+        at, count = _samples(data, values, end, out, bits, room.values, counts[SAMPLES])
         if at < 0:
-            return -1
+            return at
         if next_at >= 0:
             at = next_at
-        if write:
-            block = counts[BLOCKS]
-            room.payload[block] = number
-            room.asset[block] = asset
-            room.signal[block] = _name(data, name, name_size, signals)
-            room.start_s[block] = own_start
-            room.period_us[block] = own_period
-            room.length[block] = count
+        block = counts[BLOCKS]
+        if block == len(room.payload):
+            return _NO_ROW
+        signal = _name(data, name, int(name_size), signals)
+        if signal < 0:
+            return _NO_ROW
+        room.payload[block] = number
+        room.asset[block] = asset
+        room.signal[block] = signal
+        room.start_s[block] = own_start
+        room.period_us[block] = own_period
+        room.length[block] = count
         counts[BLOCKS] += 1
         counts[SAMPLES] += count
-    return after
+    return int(at if after == places[_SIGNALS] else after)
 
 
 @kernel
 def _scan(
-    data: NDArray[np.uint8], ends: NDArray[np.int64], known: NDArray[np.bool_], counts: NDArray[np.int64],
-    room: _Room, value_bits: NDArray[np.int64], bits: _Bits, assets: _Names, signals: _Names,
-) -> None:  # fmt: skip
-    """Go through the messages; without room, count blocks and samples and tell which messages are known."""
+    data: NDArray[np.uint8], ends: NDArray[np.int64], first: int, known: NDArray[np.bool_],
+    counts: NDArray[np.int64], room: _Room, bits: _Bits, assets: _Names, signals: _Names,
+) -> tuple[int, int]:  # fmt: skip
+    """Take messages from the `first` on and tell which are known; return where it stopped, and what was full."""
     out = np.zeros(4, np.int64)
     stack = np.empty(DEEPEST, np.int64)
     places = np.empty(_OTHER, np.int64)
     own = np.empty(_OTHER, np.int64)
-    write = len(room.payload) > 0
-    for number in range(len(known)):
-        if write and not known[number]:
-            continue
+    for number in range(first, len(known)):
         begin, end = ends[number], ends[number + 1]
         blocks, samples = counts[BLOCKS], counts[SAMPLES]
         at = head(data, begin, end, out)
@@ -382,14 +395,15 @@ def _scan(
         else:
             at = begin
         for _ in range(objects):
-            at = _object(
-                data, at, end, out, stack, bits, places, own, counts, room, value_bits, number, assets, signals
-            )
+            at = _object(data, at, end, out, stack, bits, places, own, counts, room, number, assets, signals)
             if at < 0:
                 break
         if at != end:
-            known[number] = False
             counts[BLOCKS], counts[SAMPLES] = blocks, samples
+            if at in (_NO_ROW, _NO_ROOM):
+                return number, at
+            known[number] = False
+    return len(known), 0
 
 
 def scan(payloads: Sequence[bytes]) -> tuple[Found, list[int]]:
@@ -407,20 +421,46 @@ def scan(payloads: Sequence[bytes]) -> tuple[Found, list[int]]:
     known = np.ones(len(payloads), np.bool_)
     counts = np.zeros(2, np.int64)
     bits = _bits()
-    nothing = np.empty(0, np.int64)
-    none = _names(0)
-    _scan(data, ends, known, counts, _room(0, 0), nothing, bits, none, none)
+    # Doubles with little around them fill what is made here; smaller numbers, and more names, ask for more.
+    rows, most = 16 + len(joined) // 128, 16 + len(joined) // 8
+    room, assets, signals = _room(rows, most), _names(rows), _names(rows)
+    number, full = _scan(data, ends, 0, known, counts, room, bits, assets, signals)
+    while full:
+        rows, most = (2 * rows, most) if full == _NO_ROW else (rows, 2 * most)
+        room = _sized(room, rows, most, *counts.tolist())
+        assets, signals = _more_names(data, assets, rows), _more_names(data, signals, rows)
+        number, full = _scan(data, ends, number, known, counts, room, bits, assets, signals)
     blocks, samples = counts.tolist()
-    room = _room(blocks, samples)
-    assets, signals = _names(blocks), _names(blocks)
-    if blocks:
-        counts[:] = 0
-        _scan(data, ends, known, counts, room, room.values.view(np.int64), bits, assets, signals)
+    if 2 * samples < most:  # little of it is known: the rest is not held while others are read
+        room = _sized(room, blocks, samples, blocks, samples)
     found = Found(
-        room.payload, _seen(joined, assets), room.asset, _seen(joined, signals), room.signal, room.start_s,
-        room.period_us, room.length, room.values,
+        room.payload[:blocks], _seen(joined, assets), room.asset[:blocks], _seen(joined, signals), room.signal[:blocks],
+        room.start_s[:blocks], room.period_us[:blocks], room.length[:blocks], room.values[:samples],
     )  # fmt: skip
     return found, np.flatnonzero(~known).tolist()
+
+
+def _sized(room: _Room, rows: int, most: int, blocks: int, samples: int) -> _Room:
+    """Return columns of another size with what was found so far."""
+    sized = _room(rows, most)
+    pairs: zip[tuple[NDArray[Any], NDArray[Any]]] = zip(sized, room, strict=True)
+    for new, old in pairs:
+        used = samples if old is room.values else blocks
+        new[:used] = old[:used]
+    return sized
+
+
+def _more_names(data: NDArray[np.uint8], names: _Names, most: int) -> _Names:
+    """Return room for more names, with those found so far under their numbers."""
+    larger = _names(most)
+    _take_over(data, names, larger)
+    return larger
+
+
+@kernel
+def _take_over(data: NDArray[np.uint8], names: _Names, larger: _Names) -> None:
+    for number in range(names.used[0]):
+        _name(data, int(names.begin[number]), int(names.size[number]), larger)
 
 
 def _room(blocks: int, samples: int) -> _Room:

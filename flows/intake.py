@@ -206,24 +206,32 @@ class Intake:
 
 
 def _unknown_assets(source: str, blocks: pa.RecordBatch, places: NDArray[np.intp]) -> list[Rejected]:
+    """Reject the blocks at these places, one `Rejected` an asset; what it holds is their Arrow stream."""
+    asset = blocks.column("asset").indices.to_numpy()[places]
+    names = blocks.column("asset").dictionary
+    order = np.argsort(asset, kind="stable")
     found = []
-    for place in places.tolist():
-        row = blocks.slice(place, 1)
-        values = row.column("values").flatten().to_numpy(zero_copy_only=False)
-        asset = row.column("asset")[0].as_py()
+    for some in np.split(places[order], np.flatnonzero(np.diff(asset[order])) + 1):
+        rows = blocks.take(pa.array(some))
+        # Without the names of all the others.
+        columns = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in rows.columns]
+        rows = pa.RecordBatch.from_arrays(columns, rows.schema.names)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, row.schema) as writer:
-            writer.write_batch(row)
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+        values = rows.column("values").flatten().to_numpy()
+        signals = rows.column("signal").unique()
+        name = names[blocks.column("asset").indices[int(some[0])].as_py()].as_py()
         found.append(
             Rejected(
                 Reason.UNKNOWN_ASSET,
                 int(np.count_nonzero(values == values)),
                 source,
                 sink.getvalue().to_pybytes(),
-                asset,
-                row.column("signal")[0].as_py(),
-                row.column("start").cast(pa.int64())[0].as_py(),
-                f"the register has no asset {asset!r}",
+                name,
+                signals[0].as_py() if len(signals) == 1 else None,
+                rows.column("start").cast(pa.int64())[0].as_py(),
+                f"the register has no asset {name!r}",
             )
         )
     return found

@@ -209,6 +209,8 @@ class Live:
             for client in self.clients:
                 held.callback(client.stop)
                 client.start()
+            for client in self.clients:
+                held.callback(client.leave)
             for name, described in self.inputs.items():
                 if described.endless:  # one that never delivers is as old as the run
                     self.pipeline.input_seen.labels(name).set(time.time())

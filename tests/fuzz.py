@@ -97,10 +97,11 @@ def wide(rng: np.random.Generator, equipment: EquipmentClass) -> pa.Table:
     return pa.table(columns | {str(name): np.round(rng.normal(size=n), 3) for name in chosen})
 
 
-def written(table: pa.Table | pa.RecordBatch) -> bytes:
+def written(table: pa.Table | pa.RecordBatch, compression: str | None = None) -> bytes:
     """Return a table as an Arrow stream."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write(table)
     stream: bytes = sink.getvalue().to_pybytes()
     return stream
@@ -135,6 +136,8 @@ def corpus(name: str, rng: np.random.Generator, equipment: EquipmentClass) -> li
             found.append((json_lines(batch), readings + batch.num_rows))
         else:
             [message] = encode(name, batch)  # type: ignore[arg-type]
+            if name == "arrow" and rng.integers(2):
+                message = written(batch, compression="zstd")
             found.append((message, readings))
     return found
 

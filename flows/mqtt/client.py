@@ -22,7 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from flows.metrics import Pipeline
 from flows.mqtt.committer import Committer
-from flows.mqtt.session import CONNECT_S, Session
+from flows.mqtt.session import Session
 from flows.mqtt.topics import Topics
 from flows.spool.writer import Spool
 
@@ -34,8 +34,8 @@ HELD_BYTES = 64 << 20
 RETRY_S = (1.0, 60.0)
 """First and longest wait before the next attempt to connect."""
 
-END_S = 5.0
-"""How long an end waits for the disk: half of what a run has for its own."""
+END_S, LAST_S = 5.0, 1.0
+"""How long an end waits for broker and disk, and how long then for the disk alone: together less than a run has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +168,17 @@ class MqttClient:
         self._committer.start()
         self._thread.start()
 
-    def stop(self) -> None:
-        """End: what came is committed and acknowledged as far as disk and broker let it; the spool is closed."""
+    def leave(self) -> None:
+        """Begin to end, so that several clients end at the same time."""
         self._stop.set()
         self._wake()
+
+    def stop(self) -> None:
+        """End: what came is committed and acknowledged as far as disk and broker let it; the spool is closed."""
+        self.leave()
         if self._thread.ident is not None:
-            self._thread.join(2 * CONNECT_S)
-            self._committer.end(END_S)
+            self._thread.join(END_S)
+            self._committer.end(LAST_S)
         self.spool.close()
         if not self._thread.is_alive():
             os.close(self._woken)

@@ -103,6 +103,9 @@ class Committer:
         self._full = pipeline.spool_full.labels(name)
         self._bytes = pipeline.spool_bytes.labels(name)
         self._oldest = pipeline.spool_oldest_time.labels(name)
+        # An input that never delivers is as old as the run.
+        self._seen = pipeline.input_seen.labels(name)
+        self._seen.set(time.time())
         pipeline.spool_limit.labels(name).set(spool.limit_bytes)
         pipeline.spool_damaged.labels(name).inc(spool.damaged_bytes)
         self._full.set(0)
@@ -179,6 +182,7 @@ class Committer:
                 return
             self._forget()
         self._messages.inc(len(arrived))
+        self._seen.set(arrived[-1].time_us / 1e6)
         self._done_bytes += sum(len(one.payload) for one in arrived)
         for connection, many in gathered:
             self._acknowledged(connection, [one.mid for one in many if one.mid])

@@ -75,7 +75,23 @@ def test_any_bytes_are_one_message(noise: bytes, wire: MessageWire) -> None:
     assert accepted + rejected >= 2
 
 
+def arrow(columns: dict[str, object], compression: str | None = None, file: bool = False) -> bytes:
+    """Return a table as an Arrow stream or file."""
+    table = pa.table(columns)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    make = pa.ipc.new_file if file else pa.ipc.new_stream
+    with make(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
+
+
 N = 100_000
+NOBODY = {name: pa.nulls(100 * N) for name in ("asset", "signal", "time", "value")}
+READING = {"asset": ["a"], "signal": ["x"], "time": [0]}
+ZEROS = READING | {"value": [np.zeros(100 * N)]}
+REPEATED = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2000, np.int8)), pa.array(["x" * N]))
 BLOCK = b'{"asset":"a","signal":"x","start":0,"period_s":1,"values":['
 SERIES = {"asset": "a", "signal": "x", "start": 0, "period_s": 1}
 HOSTILE: list[tuple[MessageWire, bytes]] = [
@@ -115,6 +131,13 @@ HOSTILE: list[tuple[MessageWire, bytes]] = [
     ("senml-cbor", cbor2.dumps([{0: "a:x", 2: cbor2.CBORTag(5, [-(2**62), 1])}])),
     ("senml-cbor", cbor2.dumps([{0: "a:x", 2: 1, 6: 2**63}])),
     ("arrow", b"\xff" * N),
+    ("arrow", arrow(ZEROS, "zstd")),
+    ("arrow", arrow(ZEROS, "lz4")),
+    ("arrow", arrow(ZEROS, "zstd", file=True)),
+    ("arrow", arrow(READING | {"asset": pa.array(["a" * 50 * N]).dictionary_encode(), "value": [1.5]}, "zstd")),
+    ("arrow", arrow(NOBODY)),
+    ("arrow", arrow({"asset": REPEATED, "signal": ["x"] * 2000, "time": [0] * 2000, "value": [1.5] * 2000})),
+    ("arrow", arrow(READING | {"value": pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), [1.5])})),
     ("arrow", b"ARROW1" + b"\0" * N),
     ("arrow", b"\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\0" * N),
 ]

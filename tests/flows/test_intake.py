@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from features.telemetry import BLOCKS, Reason
+from features.telemetry import BLOCKS, Reason, count_readings
 from features.windows import NO_LIMIT
+from features.wire import decode
 from flows.clock import NEVER
 from flows.credits import Credits
 from flows.intake import Input, Intake, IntakeSource, Telemetry
@@ -59,6 +60,19 @@ def test_unknown_assets_are_rejected_with_their_block(pipeline: Pipeline) -> Non
     assert pa.ipc.open_stream(rejected.raw).read_all().num_rows == 1
     account = pipeline.account()
     assert (account["received"], account["unknown_asset"], account["pending"]) == (3, 2, 1)
+
+
+def test_many_blocks_of_unknown_assets_are_a_rejection_an_asset(pipeline: Pipeline) -> None:
+    rows = [(f"x{n % 3}", f"flow-{n % 6 // 3}", START_US + n, 0, [1.0]) for n in range(600)]
+    # A register that is behind, in a fleet of long names.
+    names = [(f"l-{'long' * 50}-{n}", "flow", START_US, 0, [1.0]) for n in range(1000)]
+    rejected = Intake(lambda name: "lift" if name[0] == "l" else None, {}, pipeline)(message(rows + names)).rejected
+    assert [(one.asset, one.readings, one.signal) for one in rejected] == [(f"x{n}", 200, None) for n in range(3)]
+    for one in rejected:
+        again = decode("arrow", [one.raw], source="again")
+        assert count_readings(again.blocks) == 200
+        assert set(again.blocks.column("asset").to_pylist()) == {one.asset}
+        assert len(one.raw) < 20_000
 
 
 def test_what_cannot_be_decoded_is_received_and_rejected_at_once(pipeline: Pipeline) -> None:

@@ -70,7 +70,7 @@ def test_every_reading_is_scored_or_rejected_once(
             site.start()
             time.sleep(random.uniform(0.2, 2.0))
             if number == 1:
-                # This broker acknowledges what it saves a second later: nothing may come between its saving and its end.
+                # This broker acknowledges before it saves: nothing may come between its saving and its end.
                 site.freeze()
                 broker.kill()
                 site.thaw()
