@@ -31,6 +31,7 @@ from features.assets import Asset
 from features.signals import STATISTICS, EquipmentClass
 from flows.exporter import Server, exposition
 from flows.fleet import Fleet
+from flows.memory import keep_freed_memory
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, build
 from flows.results import Results
@@ -73,6 +74,7 @@ class Flow:
         scores: Sink[Any] | None = None,
     ) -> None:
         """Run to the end of the source, alone or as one process of a cluster."""
+        keep_freed_memory()
         name = self.equipment.name
         monitor = Monitor(
             {name: self.equipment},

@@ -134,7 +134,7 @@ class Blocks(NamedTuple):
     the next of `values`: then length, period and first need not be read.
     """
 
-    place: NDArray[np.int64]
+    place: NDArray[np.int32]
     row: NDArray[np.int32]
     end: NDArray[np.int64]
     single: bool
@@ -142,8 +142,8 @@ class Blocks(NamedTuple):
     block_signal: NDArray[np.int32]
     start: NDArray[np.int64]
     period: NDArray[np.int64]
-    first: NDArray[np.int64]
-    length: NDArray[np.int64]
+    first: NDArray[np.int32]
+    length: NDArray[np.int32]
     clock: NDArray[np.int64]
     values: NDArray[np.float64]
     partition: int

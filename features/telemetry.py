@@ -24,6 +24,7 @@ __all__ = [
     "TelemetryError",
     "count_readings",
     "empty_blocks",
+    "has_readings",
     "new_blocks",
 ]
 
@@ -172,3 +173,15 @@ def count_readings(blocks: pa.RecordBatch) -> int:
     """
     values = blocks.column("values").flatten().to_numpy(zero_copy_only=False)
     return int(np.count_nonzero(values == values))
+
+
+def has_readings(blocks: pa.RecordBatch) -> bool:
+    """Tell whether any sample of a batch is present.
+
+    Examples
+    --------
+    >>> has_readings(empty_blocks())
+    False
+    """
+    values = blocks.column("values").flatten().to_numpy(zero_copy_only=False)
+    return len(values) > 0 and bool(values[0] == values[0] or (values == values).any())

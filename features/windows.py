@@ -99,7 +99,7 @@ class ShardBatch:
     start, period
         First sample and step in microseconds, int64 of shape ``(n,)``.
     first, count
-        Where the block's samples lie in `values`, int64 of shape ``(n,)``.
+        Where the block's samples lie in `values`, whole numbers below 2**31 of shape ``(n,)``.
     clock
         Newest event time that the input partition had delivered when the block came, int64 of shape ``(n,)``.
     values
@@ -109,7 +109,7 @@ class ShardBatch:
     limit_us
         Latest time that is not in the future.
     places
-        Which blocks are the shard's, int64: those of an asset together, and in the order of arrival. None = all.
+        Which blocks are the shard's: those of an asset together, and in the order of arrival. None = all.
     owners, ends
         The asset of each of these groups, and where it ends in `places`; given with `places`.
     single
@@ -122,13 +122,13 @@ class ShardBatch:
     signal: NDArray[np.int32]
     start: NDArray[np.int64]
     period: NDArray[np.int64]
-    first: NDArray[np.int64]
-    count: NDArray[np.int64]
+    first: NDArray[np.int32] | NDArray[np.int64]
+    count: NDArray[np.int32] | NDArray[np.int64]
     clock: NDArray[np.int64]
     values: NDArray[np.float64]
     source: str
     limit_us: int = NO_LIMIT
-    places: NDArray[np.int64] | None = None
+    places: NDArray[np.int32] | NDArray[np.int64] | None = None
     owners: NDArray[np.int32] | None = None
     ends: NDArray[np.int64] | None = None
     single: bool = False
@@ -139,7 +139,7 @@ class ShardBatch:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle only the blocks and samples that are the shard's, not the message that they were dealt from."""
         place = slice(None) if self.places is None else self.places
-        asset, count, first = self.asset[place], self.count[place], self.first[place]
+        asset, count, first = self.asset[place], self.count[place].astype(np.int64), self.first[place]
         begin = np.cumsum(count) - count
         values = self.values[np.repeat(first - begin, count) + np.arange(int(count.sum()))]
         # Of the names only those that occur, in their order.
@@ -240,9 +240,10 @@ class ShardWindows:
         row = self._row_numbers.of(batch.assets, owner)
         if len(self.names) > len(self._state.first_open):
             self._state = grown(self.equipment, self._layout, self._state, len(self.names))
+        place, first, count = (c.astype(np.int32, copy=False) for c in (place, batch.first, batch.count))
         blocks = Blocks(
-            place, row, end, batch.single, signal, batch.signal, batch.start, batch.period, batch.first, batch.count,
-            batch.clock, batch.values, self._partition(batch.source), batch.limit_us,
+            place, row, end, batch.single, signal, batch.signal, batch.start, batch.period, first, count, batch.clock,
+            batch.values, self._partition(batch.source), batch.limit_us,
         )  # fmt: skip
         out = output_of(self.equipment)
         spectra = spectra_for(self.equipment)
@@ -402,7 +403,7 @@ class ShardWindows:
             out.used[counter] = 0
 
 
-Groups = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
+Groups = tuple[NDArray[np.int32] | NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]
 
 
 def _grouped(batch: ShardBatch) -> Groups:

@@ -108,14 +108,15 @@ class Dealer:
         asset = column.indices.to_numpy()
         signals = blocks.column("signal")
         lists = blocks.column("values")
-        offsets = lists.offsets.to_numpy().astype(np.int64)
+        offsets = lists.offsets.to_numpy()
         values = lists.values.to_numpy(zero_copy_only=False)
         start = blocks.column("start").view(pa.int64()).to_numpy()
         period = blocks.column("period_us").to_numpy()
         first, count = offsets[:-1], np.diff(offsets)
-        per_asset = np.bincount(asset, minlength=len(assets.names) + 1)
-        order = assets.order(per_asset[:-1] > 0, self._number_of)
-        place = np.empty(len(asset), np.int64)
+        per_asset = np.zeros(len(assets.names), np.int64)
+        _count(asset, per_asset)
+        order = assets.order(per_asset > 0, self._number_of)
+        place = np.empty(len(asset), np.int32)
         _deal(asset, order, per_asset, place)
         signal_names = self.names_of(signals.dictionary).names
         columns = (asset, signals.indices.to_numpy(), start, period, first, count, clock, values, source, limit_us)
@@ -136,8 +137,15 @@ class Dealer:
 
 
 @kernel
+def _count(asset: NDArray[np.int32], per_asset: NDArray[np.int64]) -> None:
+    """Count the blocks of each asset."""
+    for i in range(len(asset)):
+        per_asset[asset[i]] += 1
+
+
+@kernel
 def _deal(
-    asset: NDArray[np.int32], order: NDArray[np.int64], per_asset: NDArray[np.int64], place: NDArray[np.int64]
+    asset: NDArray[np.int32], order: NDArray[np.int64], per_asset: NDArray[np.int64], place: NDArray[np.int32]
 ) -> None:
     """Write the places of the blocks by asset in this order, and where each asset's end."""
     total = np.int64(0)

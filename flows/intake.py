@@ -192,6 +192,8 @@ class Intake:
         if not unknown.any():
             return blocks, []
         bad = unknown[column.indices.to_numpy()]
+        if not bad.any():
+            return blocks, []
         return blocks.filter(pa.array(~bad)), _unknown_assets(source, blocks, np.flatnonzero(bad))
 
     def _unknown(self, names: pa.Array) -> NDArray[np.bool_]:

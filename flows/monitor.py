@@ -182,6 +182,8 @@ def _accounted(credits: Credits | None) -> tuple[Callable[[Dealt], Dealt], Calla
 
 def _nbytes(batch: ShardBatch) -> int:
     """Return about how many bytes a batch has on its way: 48 a block beside its samples."""
+    if batch.single:
+        return 56 * len(batch)
     count = batch.count if batch.places is None else batch.count[batch.places]
     return 48 * len(count) + 8 * int(count.sum())
 

@@ -27,6 +27,7 @@ from flows.intake import Input
 from flows.kafka.sink import KafkaSink
 from flows.kafka.wiring import kafka_sinks, kafka_source
 from flows.known import Known
+from flows.memory import keep_freed_memory
 from flows.metrics import Pipeline
 from flows.monitor import Monitor, build
 from flows.mqtt.client import MqttClient
@@ -231,6 +232,7 @@ class Live:
 
 def _run(flow: Dataflow, epoch: timedelta = EPOCH, store: Store | None = None, place: Place | None = None) -> None:
     """Run a dataflow to its end; what the machine refused comes up as the error that it was."""
+    keep_freed_memory()
     recovery = None if store is None else store.config()
     try:
         if place is None or len(place.addresses) < 2:
