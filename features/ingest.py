@@ -29,6 +29,7 @@ from features.closing import (
 )
 from features.compiled import kernel
 from features.fourier import LANES
+from features.prefetch import LINE, ask_for, prefetch
 from features.queues import Pages
 from features.segments import Grid, Segments, fill, release, whole
 from features.state import NO_WINDOW, Blocks, Layout, Output, Spectra, State
@@ -308,6 +309,32 @@ def _add_each(
 
 
 @kernel
+def _ask(layout: Layout, state: State, pages: Pages, blocks: Blocks, begin: int, end: int, row: int) -> None:
+    """Ask memory for what the next asset will need: its blocks, its runs and moments, its newest pages."""
+    start, values, signal = blocks.start.ctypes.data, blocks.values.ctypes.data, blocks.block_signal.ctypes.data
+    place = blocks.place
+    known = np.int64(-2)
+    for k in range(begin, end):
+        block = np.int64(place[k])
+        if block != known + 1:
+            prefetch(start + 8 * block)
+            prefetch(start + 8 * block + LINE)
+            prefetch(signal + 4 * block)
+            if blocks.single:
+                prefetch(values + 8 * block)
+                prefetch(values + 8 * block + LINE)
+        known = block
+    # Those of the asset before are here already, and assets are about as far.
+    newest = blocks.start[place[begin - 1]]
+    slot = newest // layout.window_us % layout.slots
+    ask_for(state.moments.ctypes.data, row * layout.slots + slot, state.moments.shape[2] * state.moments.shape[3] * 8)
+    ask_for(state.runs.ctypes.data, row, state.runs.shape[1] * state.runs.shape[2] * 8)
+    address = pages.values.ctypes.data
+    for q in range(state.queue_tail.shape[1]):
+        ask_for(address, max(state.queue_tail[row, q], 0), queues.PAGE * 4)
+
+
+@kernel
 def _pause(layout: Layout, state: State, spectra: Spectra, out: Output, group: int, at: int, why: int) -> int:
     """Note where to go on when the caller has made room; return what is wanted."""
     out.used[NEXT] = group
@@ -376,6 +403,8 @@ def ingest(
             arrival[row] = block_clock[place[begin]]
         arrival[row] = max(arrival[row], block_clock[place[end - 1]])
         state.silent[row] = False
+        if group + 1 < len(row_of):
+            _ask(layout, state, pages, blocks, end, int(group_end[group + 1]), row_of[group + 1])
         at = used[PIECE]
         while at < n_pieces:
             p = order[at]
