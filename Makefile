@@ -13,7 +13,7 @@ demo: $(VENV)/.installed  ## the main job on a simulated fleet, with its page (D
 
 test: $(VENV)/.installed-dev  ## everything: programs that the tests need, then every test
 	./tests/install-programs
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 fuzz: $(VENV)/.installed-dev  ## a million mutated messages through every decoder
 	$(BIN)/python tests/fuzz.py
