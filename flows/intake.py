@@ -25,6 +25,7 @@ from features.wire import decode, decode_arrow, decode_jsonlines, decode_wide_cs
 from flows.clock import NEVER, arrival_clock
 from flows.credits import Credits
 from flows.metrics import Counts, Pipeline, Tally
+from flows.sealed import seal, unsealed
 from flows.sources import Message
 
 __all__ = ["Input", "Intake", "IntakeSource", "Telemetry"]
@@ -239,7 +240,7 @@ def _unknown_assets(source: str, blocks: pa.RecordBatch, places: NDArray[np.intp
     return found
 
 
-class IntakeSource(FixedPartitionedSource[Telemetry, dict[str, Any]]):
+class IntakeSource(FixedPartitionedSource[Telemetry, Any]):
     """An input whose messages leave it as telemetry.
 
     Parameters
@@ -264,16 +265,15 @@ class IntakeSource(FixedPartitionedSource[Telemetry, dict[str, Any]]):
         """Return the partitions of the input."""
         return self._source.list_parts()
 
-    def build_part(
-        self, step_id: str, for_part: str, resume_state: dict[str, Any] | None
-    ) -> StatefulSourcePartition[Telemetry, dict[str, Any]]:
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> StatefulSourcePartition[Telemetry, Any]:
         """Return a partition at its beginning, or where a snapshot left it."""
+        resume_state = unsealed(resume_state)
         position = None if resume_state is None else resume_state["position"]
         intake = self._intake(None if resume_state is None else resume_state["intake"])
         return _Partition(self._source.build_part(step_id, for_part, position), intake, self._credits)
 
 
-class _Partition(StatefulSourcePartition[Telemetry, dict[str, Any]]):
+class _Partition(StatefulSourcePartition[Telemetry, Any]):
     def __init__(self, inner: StatefulSourcePartition[Message, Any], intake: Intake, credits: Credits | None) -> None:
         self._inner, self._intake, self._credits = inner, intake, credits
         self._waits = False
@@ -287,8 +287,8 @@ class _Partition(StatefulSourcePartition[Telemetry, dict[str, Any]]):
     def next_awake(self) -> datetime | None:
         return datetime.now(UTC) + WAIT if self._waits else self._inner.next_awake()
 
-    def snapshot(self) -> dict[str, Any]:
-        return {"version": VERSION, "position": self._inner.snapshot(), "intake": self._intake.state()}
+    def snapshot(self) -> bytes:
+        return seal({"version": VERSION, "position": self._inner.snapshot(), "intake": self._intake.state()})
 
     def close(self) -> None:
         self._inner.close()

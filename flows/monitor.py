@@ -22,10 +22,12 @@ from flows.intake import Input, Intake, IntakeSource, Telemetry
 from flows.metrics import Pipeline
 from flows.recovery import FLOW
 from flows.results import Results
+from flows.sealed import seal, unsealed
 from flows.show import Discarded, RejectedSink, Show
 from flows.sources import Message
 from flows.steps import Assess, Dispatch, Retired, Score, Shard, Tick, Window
 from models.assessment import Assessed
+from models.detector import StateError
 
 __all__ = ["Monitor", "build"]
 
@@ -188,7 +190,7 @@ def _nbytes(batch: ShardBatch) -> int:
     return 48 * len(count) + 8 * int(count.sum())
 
 
-class _Keyed(StatefulBatchLogic[tuple[Any, ...], tuple[str, Any], dict[str, Any] | None]):
+class _Keyed(StatefulBatchLogic[tuple[Any, ...], tuple[str, Any], bytes | None]):
     """Runs one of the flow's steps for one key, once for each class that comes."""
 
     def __init__(
@@ -196,16 +198,17 @@ class _Keyed(StatefulBatchLogic[tuple[Any, ...], tuple[str, Any], dict[str, Any]
         monitor: Monitor,
         make: Callable[[EquipmentClass], Any],
         taken: Callable[[Any], None],
-        state: dict[str, Any] | None,
+        snapshot: Any,
     ) -> None:
         self._monitor, self._make, self._taken = monitor, make, taken
         self._steps: dict[str, Any] = {}
         self._batches = 0
         self._nbytes = 0
+        state = unsealed(snapshot)
         for name, remembered in ({} if state is None else state["classes"]).items():
             if name in monitor.classes:
                 self._steps[name] = make(monitor.classes[name])
-                self._steps[name].load(remembered)
+                _load(self._steps[name], remembered)
         self._weigh()
 
     def on_batch(self, values: list[tuple[Any, ...]]) -> tuple[Iterable[tuple[str, Any]], bool]:
@@ -239,17 +242,30 @@ class _Keyed(StatefulBatchLogic[tuple[Any, ...], tuple[str, Any], dict[str, Any]
             self._monitor.pipeline.state_bytes.labels(kind).inc(nbytes - self._nbytes)
             self._nbytes = nbytes
 
-    def snapshot(self) -> dict[str, Any] | None:
+    def snapshot(self) -> bytes | None:
         # Bytewax asks at every epoch; without a recovery store nobody reads the answer.
         if not self._monitor.recovering:
             return None
         with self._monitor.pipeline.snapshot_seconds.time():
-            state = {"version": VERSION, "classes": {name: step.state() for name, step in self._steps.items()}}
+            state = seal({"version": VERSION, "classes": {name: step.state() for name, step in self._steps.items()}})
         self._monitor.pipeline.snapshot_time.set(time.time())
         return state
 
 
+def _load(step: Any, remembered: dict[str, Any]) -> None:
+    """Load what a step has written."""
+    try:
+        step.load(remembered)
+    except StateError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise StateError(
+            f"the recovery store holds a state that this release cannot read ({error}); run the release that wrote it,"
+            " or start anew with --fresh, which keeps the old store beside it"
+        ) from None
+
+
 def _each(
     monitor: Monitor, make: Callable[[EquipmentClass], Any], taken: Callable[[Any], None] = lambda item: None
-) -> Callable[[dict[str, Any] | None], _Keyed]:
-    return lambda state: _Keyed(monitor, make, taken, state)
+) -> Callable[[Any], _Keyed]:
+    return lambda snapshot: _Keyed(monitor, make, taken, snapshot)

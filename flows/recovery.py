@@ -23,6 +23,7 @@ import msgspec
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from features.signals import EquipmentClass
+from flows.sealed import sound, unsealed
 
 __all__ = ["FLOW", "Store", "StoreError", "class_form", "open_store"]
 
@@ -143,7 +144,7 @@ class Store:
         found: dict[str, dict[str, Any]] = {}
         for (step_id, state_key), (_, change) in newest.items():
             if change is not None:
-                found.setdefault(step_id.removeprefix(f"{FLOW}."), {})[state_key] = pickle.loads(change)
+                found.setdefault(step_id.removeprefix(f"{FLOW}."), {})[state_key] = unsealed(pickle.loads(change))
         return found
 
     def rewind(self) -> None:
@@ -315,13 +316,27 @@ def _damage(folder: Path) -> str | None:
             part = sqlite3.connect(path, timeout=10.0)
             try:
                 [[answer]] = part.execute("PRAGMA quick_check(1)").fetchall()
-                part.execute("SELECT count(*) FROM snaps").fetchone()
+                unsound = _unsound(part)
             finally:
                 part.close()
         except sqlite3.Error as error:
             return f"{path.name}: {error}"
         if answer != "ok":
             return f"{path.name}: {answer}"
+        if unsound is not None:
+            return f"{path.name}: the snapshot of {unsound} is not what was written"
+    return None
+
+
+def _unsound(part: sqlite3.Connection) -> str | None:
+    """Return the step and key of a snapshot that is not what was written; None where all are."""
+    for step, key, change in part.execute("SELECT step_id, state_key, ser_change FROM snaps"):
+        try:
+            whole = change is None or sound(pickle.loads(change))
+        except Exception:  # damaged bytes ask pickle for anything
+            whole = False
+        if not whole:
+            return f"{step} {key}"
     return None
 
 

@@ -40,6 +40,7 @@ from flows.dispatch import Decision
 from flows.metrics import Pipeline
 from flows.rolled import RolledFiles
 from flows.rows import ArchiveRows, day_of, plausible, rejected_rows, score_rows, score_schema
+from flows.sealed import seal, unsealed
 
 __all__ = ["ArchiveSink", "DeadLetterSink", "ScoreRows"]
 
@@ -151,7 +152,7 @@ def _write_csv(table: pa.Table, path: Path) -> None:
             pacsv.write_csv(table, file, pacsv.WriteOptions(include_header=False, quoting_style="needed"))
 
 
-class ArchiveSink(FixedPartitionedSink[ArchiveRows, dict[str, Any]]):
+class ArchiveSink(FixedPartitionedSink[ArchiveRows, Any]):
     """Takes ``(key, ArchiveRows)`` and keeps the rows for ever, as Parquet.
 
     Parameters
@@ -183,12 +184,12 @@ class ArchiveSink(FixedPartitionedSink[ArchiveRows, dict[str, Any]]):
         """Return the writer of a key."""
         return zlib.crc32(item_key.encode())
 
-    def build_part(self, step_id: str, for_part: str, resume_state: dict[str, Any] | None) -> _Archive:
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> _Archive:
         """Return a writer at its beginning, or as a snapshot left it."""
-        return _Archive(self._rolled(for_part, resume_state))
+        return _Archive(self._rolled(for_part, unsealed(resume_state)))
 
 
-class _Archive(StatefulSinkPartition[ArchiveRows, dict[str, Any]]):
+class _Archive(StatefulSinkPartition[ArchiveRows, Any]):
     def __init__(self, files: RolledFiles) -> None:
         self._files = files
 
@@ -196,14 +197,14 @@ class _Archive(StatefulSinkPartition[ArchiveRows, dict[str, Any]]):
         for table, equipment, day, rows, first_us, last_us in values:
             self._files.add((table, equipment, day), rows, first_us, last_us)
 
-    def snapshot(self) -> dict[str, Any]:
-        return self._files.state()
+    def snapshot(self) -> bytes:
+        return seal(self._files.state())
 
     def close(self) -> None:
         self._files.close()
 
 
-class DeadLetterSink(FixedPartitionedSink[Rejected, dict[str, Any]]):
+class DeadLetterSink(FixedPartitionedSink[Rejected, Any]):
     """Takes ``(key, Rejected)`` and keeps it with its raw bytes, as Parquet.
 
     Parameters
@@ -235,12 +236,12 @@ class DeadLetterSink(FixedPartitionedSink[Rejected, dict[str, Any]]):
         """Return the writer of a key."""
         return zlib.crc32(item_key.encode())
 
-    def build_part(self, step_id: str, for_part: str, resume_state: dict[str, Any] | None) -> _DeadLetters:
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> _DeadLetters:
         """Return a writer at its beginning, or as a snapshot left it."""
-        return _DeadLetters(self._rolled(for_part, resume_state), self._class_of)
+        return _DeadLetters(self._rolled(for_part, unsealed(resume_state)), self._class_of)
 
 
-class _DeadLetters(StatefulSinkPartition[Rejected, dict[str, Any]]):
+class _DeadLetters(StatefulSinkPartition[Rejected, Any]):
     def __init__(self, files: RolledFiles, class_of: Callable[[str], str | None]) -> None:
         self._files, self._class_of = files, class_of
 
@@ -250,8 +251,8 @@ class _DeadLetters(StatefulSinkPartition[Rejected, dict[str, Any]]):
             times = [item.start_us or 0 for item in some] if day != "unknown" else [0]
             self._files.add(("rejected", equipment, day), rejected_rows(some), min(times), max(times))
 
-    def snapshot(self) -> dict[str, Any]:
-        return self._files.state()
+    def snapshot(self) -> bytes:
+        return seal(self._files.state())
 
     def close(self) -> None:
         self._files.close()

@@ -21,6 +21,7 @@ from flows.kafka.delivery import Delivery
 from flows.kafka.records import Records
 from flows.kafka.tail import Sent, read_tail
 from flows.metrics import Pipeline
+from flows.sealed import seal, unsealed
 
 __all__ = ["KafkaSink"]
 
@@ -29,7 +30,7 @@ KEPT_SNAPSHOTS = 1_440
 """How long what was read back waits to be computed again: a day at a snapshot a minute. After that it never will be."""
 
 
-class KafkaSink(FixedPartitionedSink[Records, dict[str, Any]]):
+class KafkaSink(FixedPartitionedSink[Records, Any]):
     """Writes records to a topic; its partitions are those of the assets, not of the topic.
 
     Takes ``(key, Records)`` in which all records belong to the sink partition of the key, as
@@ -102,11 +103,9 @@ class KafkaSink(FixedPartitionedSink[Records, dict[str, Any]]):
         """Return the partition of a key: the shard of the asset, where there are as many."""
         return zlib.crc32(item_key.encode()) % self.partitions
 
-    def build_part(
-        self, step_id: str, for_part: str, resume_state: dict[str, Any] | None
-    ) -> StatefulSinkPartition[Records, dict[str, Any]]:
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> StatefulSinkPartition[Records, Any]:
         """Return a partition that knows what its snapshot knew; the broker is asked when the first record comes."""
-        partition = _Partition(self, int(for_part), resume_state)
+        partition = _Partition(self, int(for_part), unsealed(resume_state))
         self._unread.append(partition)
         return partition
 
@@ -147,7 +146,7 @@ class KafkaSink(FixedPartitionedSink[Records, dict[str, Any]]):
             partition.told = True
 
 
-class _Partition(StatefulSinkPartition[Records, dict[str, Any]]):
+class _Partition(StatefulSinkPartition[Records, Any]):
     def __init__(self, sink: KafkaSink, number: int, resumed: dict[str, Any] | None) -> None:
         self.number = number
         self.since: dict[int, int] | None = None
@@ -169,16 +168,17 @@ class _Partition(StatefulSinkPartition[Records, dict[str, Any]]):
                 self._delivery.send(key, identity, value)
         self._delivery.serve()
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> bytes:
         if not self.told:
             # Nothing was written; what the last snapshot knew is still true.
-            return {"version": VERSION, "ends": self.since, "sent": dict(self.sent), "kept": self._kept}
+            return seal({"version": VERSION, "ends": self.since, "sent": dict(self.sent), "kept": self._kept})
         self._delivery.flush()
         if self.sent:
             self._kept -= 1
             if self._kept <= 0:
                 self.sent.clear()
-        return {"version": VERSION, "ends": dict(self._delivery.ends), "sent": dict(self.sent), "kept": self._kept}
+        ends = dict(self._delivery.ends)
+        return seal({"version": VERSION, "ends": ends, "sent": dict(self.sent), "kept": self._kept})
 
     def close(self) -> None:
         self._delivery.flush()

@@ -19,6 +19,7 @@ from flows.clock import NEVER
 from flows.credits import Credits
 from flows.intake import Input, Intake, IntakeSource, Telemetry
 from flows.metrics import Pipeline
+from flows.sealed import unsealed
 from flows.sources import Message
 
 START_US = 1_700_000_000_000_000
@@ -202,6 +203,6 @@ def test_an_input_without_credit_waits_and_reads_nothing(pipeline: Pipeline) -> 
     assert len(part.next_batch()) == 1 and part.next_awake() is None
     credits.spend(100)
     assert part.next_batch() == []
-    assert part.next_awake() is not None and part.snapshot()["position"] == {"next": 1}
+    assert part.next_awake() is not None and unsealed(part.snapshot())["position"] == {"next": 1}
     credits.give_back(0, 1)
     assert len(part.next_batch()) == 1 and part.next_awake() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sqlite3
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -9,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import bytewax.errors
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -27,11 +30,13 @@ from flows.metrics import Pipeline
 from flows.monitor import Monitor, _accounted, build
 from flows.recovery import Store, open_store
 from flows.results import Results
+from flows.sealed import seal
 from flows.simulator import fleet as simulator
 from flows.simulator.fleet import FleetPlan
 from flows.sinks import ArchiveSink, DeadLetterSink
 from flows.sources import Message
 from flows.steps import Shard
+from models.detector import StateError
 
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
 SHARDS = 4
@@ -113,7 +118,7 @@ class Site:
         last = all(source.until >= len(messages) for messages in recorded()[1].values())
         store: Store | None = None
         if self.recovering:
-            store = open_store(self.folder / "state", SHARDS, CLASSES, "vigie run")
+            store = self.store = open_store(self.folder / "state", SHARDS, CLASSES, "vigie run")
         identity = "" if store is None else store.id
         monitor = Monitor(
             classes=CLASSES,
@@ -194,6 +199,24 @@ def test_the_store_tells_what_a_restart_will_be_given(tmp_path: Path, workers: i
     }  # fmt: skip
     assert store.resume_state("input_recorded", "p0")["position"] == {"next": 5}
     assert store.resume_state("input_recorded", "nothing") is None
+
+
+def test_a_state_that_this_release_cannot_read_ends_the_run_in_a_sentence(tmp_path: Path) -> None:
+    site = Site(tmp_path, 1)
+    site.run(Recorded(5))
+    other = seal({"version": 1, "classes": {"lift": {"windows": {"version": 99}}}})
+    for path in (tmp_path / "state").glob("part-*.sqlite3"):
+        with sqlite3.connect(path) as part:
+            part.execute("UPDATE snaps SET ser_change = ? WHERE step_id = 'monitor.window'", (pickle.dumps(other),))
+        part.close()
+    with pytest.raises(bytewax.errors.BytewaxRuntimeError) as ended:
+        site.run(Recorded(10**9))
+    site.store.close()
+    cause: BaseException = ended.value
+    while cause.__cause__ is not None and not isinstance(cause, StateError):
+        cause = cause.__cause__
+    assert isinstance(cause, StateError)
+    assert "a state that this release cannot read" in str(cause) and "--fresh" in str(cause)
 
 
 def test_an_asset_that_left_during_a_stop_is_gone(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from features.signals import load_class
 from flows.recovery import PARTS, Store, StoreError, class_form, open_store
+from flows.sealed import seal
 
 CLASSES = {name: load_class(name) for name in ("lift", "boiler")}
 COMMAND = "vigie run site.toml --recovery state"
@@ -232,6 +234,27 @@ def reached(folder: Path, execution: int, begun: int, *frontiers: int | None) ->
             [(execution, worker, at) for worker, at in enumerate(frontiers) if at is not None],
         )
     part.close()
+
+
+@pytest.mark.parametrize("place", [0, 40, -20, -1])
+def test_one_bit_of_a_snapshot_sets_the_store_aside(folder: Path, place: int) -> None:
+    """SQLite keeps no checksum of what it holds: to its own check such a store is whole."""
+    state = seal({"version": 1, "sums": np.arange(10.0)})
+    snaps(folder, ("monitor.window", "k", 4, {"of": "0.1.0"}), ("monitor.window", "lift/0", 5, state))
+    reached(folder, 0, 1, 6)
+    opened(folder).close()
+    with sqlite3.connect(folder / "part-0.sqlite3") as part:
+        [[blob]] = part.execute("SELECT ser_change FROM snaps WHERE state_key = 'lift/0'").fetchall()
+        damaged = bytearray(blob)
+        damaged[place] ^= 4
+        part.execute("UPDATE snaps SET ser_change = ? WHERE state_key = 'lift/0'", (bytes(damaged),))
+    part.close()
+    said: list[str] = []
+    opened(folder, said).close()
+    [sentence] = said
+    assert "part-0.sqlite3: the snapshot of monitor.window lift/0 is not what was written" in sentence
+    opened(folder, said).close()
+    assert len(said) == 1
 
 
 def test_what_no_restart_would_load_is_not_given(folder: Path) -> None:
