@@ -7,7 +7,7 @@ pyarrow does not show, so they are read from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from struct import error as StructError
 from struct import unpack_from
 
@@ -26,6 +26,8 @@ _MAGIC = b"ARROW1\0\0"
 
 _DICTIONARY, _BATCH = 2, 3
 """Kinds of messages that have a body: Arrow's Message.fbs."""
+_V5 = 4
+"""Number of the format since Arrow 1.0; before it a batch said in metadata of its own that it was compressed."""
 
 
 def most_bytes(size: int) -> int:
@@ -39,26 +41,29 @@ def most_bytes(size: int) -> int:
     return FACTOR * size + ALLOWANCE
 
 
-def read_table(data: pa.Buffer) -> pa.Table:
-    """Read an IPC stream or file.
+def read_table(data: pa.Buffer, columns: Collection[str]) -> pa.Table:
+    """Read some columns of an IPC stream or file.
 
     Parameters
     ----------
     data
         Its bytes. Of a file the stream in it is read; the index at its end is not needed.
+    columns
+        Names of the columns that are wanted; the others are left out. They hold numbers, times, text, dictionaries of
+        text, or lists of numbers.
 
     Raises
     ------
     pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError
-        If it is none, or would become more than `most_bytes` of its size.
+        If it is none, a column holds something else, or it would become more than `most_bytes` of its size.
 
     Examples
     --------
     >>> sink = pa.BufferOutputStream()
-    >>> table = pa.table({"value": [1.5]})
+    >>> table = pa.table({"value": [1.5], "remark": ["none"]})
     >>> with pa.ipc.new_stream(sink, table.schema) as writer:
     ...     writer.write(table)
-    >>> read_table(sink.getvalue()).to_pylist()
+    >>> read_table(sink.getvalue(), {"value"}).to_pylist()
     [{'value': 1.5}]
     """
     if data[: len(_MAGIC)].to_pybytes() == _MAGIC:
@@ -67,11 +72,14 @@ def read_table(data: pa.Buffer) -> pa.Table:
     claimed = sum(_claims(data))
     if claimed > size:
         raise ValueError(f"{data.size:,} bytes would become {claimed:,}, {size:,} are allowed")
-    reader = pa.ipc.open_stream(data)
-    for field in reader.schema:
-        if _repeats(field.type):
-            raise ValueError(f"columns of the type {field.type} are not read")
-    table = reader.read_all()
+    schema = pa.ipc.open_stream(data).schema
+    wanted = [place for place, name in enumerate(schema.names) if name in columns]
+    if not wanted:
+        return schema.empty_table()
+    for place in wanted:
+        if not _is_plain(schema.field(place).type):
+            raise ValueError(f"columns of the type {schema.field(place).type} are not read")
+    table = pa.ipc.open_stream(data, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
     # The places of 8 bytes that one row of nothing would take further on.
     if 8 * table.num_rows > size:
         raise ValueError(f"{data.size:,} bytes cannot hold {table.num_rows:,} rows")
@@ -95,12 +103,19 @@ def _claims(data: pa.Buffer) -> Iterator[int]:
 def _sizes(metadata: memoryview, body: pa.Buffer | None) -> Iterator[int]:
     """Yield the sizes that the compressed buffers of one message claim."""
     root = _int(metadata, 0, "<I")
-    kind, header = _field(metadata, root, 1), _field(metadata, root, 2)
+    version, kind, header = (_field(metadata, root, number) for number in range(3))
     if body is None or kind is None or header is None or metadata[kind] not in (_DICTIONARY, _BATCH):
         return
+    if (version is None or _int(metadata, version, "<h") < _V5) and _field(metadata, root, 4) is not None:
+        raise ValueError("batches with metadata of their own are not read in the format of before Arrow 1.0")
     batch: int | None = header + _int(metadata, header, "<I")
     if metadata[kind] == _DICTIONARY:
-        inner = _field(metadata, header + _int(metadata, header, "<I"), 1)
+        dictionary = header + _int(metadata, header, "<I")
+        grows = _field(metadata, dictionary, 2)
+        if grows is not None and metadata[grows]:
+            # Each of them would be kept beside all that it grew from.
+            raise ValueError("dictionaries that grow are not read")
+        inner = _field(metadata, dictionary, 1)
         batch = None if inner is None else inner + _int(metadata, inner, "<I")
     if batch is None or _field(metadata, batch, 3) is None:
         return
@@ -133,16 +148,19 @@ def _int(data: memoryview, at: int, form: str) -> int:
     return found
 
 
-def _repeats(kind: pa.DataType) -> bool:
-    """Tell the types that show one piece of memory as many cells, but for dictionaries at the top."""
+def _is_plain(kind: pa.DataType) -> bool:
+    """Tell the types whose cells each have bytes of their own, but for dictionaries of text and columns of nothing."""
     if pa.types.is_dictionary(kind):
-        return _repeats(kind.value_type)
-    if any(pa.types.is_dictionary(kind.field(i).type) or _repeats(kind.field(i).type) for i in range(kind.num_fields)):
-        return True
-    return bool(
-        pa.types.is_run_end_encoded(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_list_view(kind)
-        or pa.types.is_large_list_view(kind)
-    )
+        return _is_text(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_number(kind.value_type) and not pa.types.is_boolean(kind.value_type)
+    return _is_number(kind) or _is_text(kind) or bool(pa.types.is_temporal(kind) or pa.types.is_null(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return bool(whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

@@ -157,8 +157,7 @@ def _number(data: NDArray[np.uint8], at: int, end: int, out: NDArray[np.int64], 
         # Beyond 63 bits the argument reads as -1: the patient reader takes it.
         if argument < 0 or info == 31:
             return -1, 0.0
-        value = np.float64(argument)
-        return at, value if major == UINT else -1.0 - value
+        return at, np.float64(argument if major == UINT else -1 - argument)
     if major == SIMPLE:
         if info == 22 or info == 23:
             return at, np.nan

@@ -269,7 +269,9 @@ def times_us(seconds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[n
     [1500000, 0]
     """
     plausible = (seconds >= 0) & (seconds < LATEST_US / 1e6)
-    return np.rint(np.where(plausible, seconds, 0.0) * 1e6).astype(np.int64), ~plausible
+    # Whole seconds and the rest apart, as Python's datetime takes them: a product of both would round twice.
+    rest, whole = np.modf(np.where(plausible, seconds, 0.0))
+    return whole.astype(np.int64) * 1_000_000 + np.rint(rest * 1e6).astype(np.int64), ~plausible
 
 
 def _encoded(names: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
@@ -285,9 +287,12 @@ def _times(
     try:
         seconds = np.frombuffer(array("d", moments), np.float64)  # type: ignore[type-var]
     except (TypeError, OverflowError):
-        text = [f"{m:.6f}" if isinstance(m, float | int) and 0 <= m < 1e15 else m for m in moments]
-        known = pa.array([m if isinstance(m, str) else "" for m in text], pa.utf8())
-        times = read_times(known, zone, group)
-        return times.us, times.bad, times.naive
+        us, bad = times_us(numbers_of([None if isinstance(m, str) else m for m in moments]))
+        places = np.array([place for place, m in enumerate(moments) if isinstance(m, str)], np.int64)
+        known = pa.array([m for m in moments if isinstance(m, str)], pa.utf8())
+        times = read_times(known, zone, group[places])
+        naive = np.zeros(len(us), np.bool_)
+        us[places], bad[places], naive[places] = times.us, times.bad, times.naive
+        return us, bad, naive
     us, bad = times_us(seconds)
     return us, bad, np.zeros(len(us), np.bool_)

@@ -33,6 +33,8 @@ __all__ = ["Input", "Intake", "IntakeSource", "Telemetry"]
 VERSION = 1
 _KEPT = 4
 """Dictionaries of names that are remembered."""
+_APART = 16
+"""Unknown assets of a message that are rejected one by one."""
 WAIT = timedelta(milliseconds=20)
 """How long a partition without credit waits before it asks again."""
 
@@ -167,9 +169,11 @@ class Intake:
         """Return the latest time that is not in the future: by when the message arrived, where that is known."""
         if not described.live:
             return NO_LIMIT
+        now_us = NO_LIMIT if self._now_us is None else self._now_us()
         if message.times_us is not None and len(message.times_us):
-            return int(max(message.times_us)) + self._future_us
-        return NO_LIMIT if self._now_us is None else self._now_us() + self._future_us
+            # A producer's clock may be wrong too: nothing has arrived after now.
+            now_us = min(now_us, int(max(message.times_us)))
+        return min(now_us + self._future_us, NO_LIMIT)
 
     def _decode(self, message: Message, described: Input) -> Decoded:
         match message.wire:
@@ -209,35 +213,43 @@ class Intake:
 
 
 def _unknown_assets(source: str, blocks: pa.RecordBatch, places: NDArray[np.intp]) -> list[Rejected]:
-    """Reject the blocks at these places, one `Rejected` an asset; what it holds is their Arrow stream."""
-    asset = blocks.column("asset").indices.to_numpy()[places]
-    names = blocks.column("asset").dictionary
+    """Reject the blocks at these places, one `Rejected` an asset as long as those are few, and one for all others."""
+    column = blocks.column("asset")
+    asset = column.indices.to_numpy()[places]
     order = np.argsort(asset, kind="stable")
-    found = []
-    for some in np.split(places[order], np.flatnonzero(np.diff(asset[order])) + 1):
-        rows = blocks.take(pa.array(some))
-        # Without the names of all the others.
-        columns = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in rows.columns]
-        rows = pa.RecordBatch.from_arrays(columns, rows.schema.names)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_batch(rows)
-        values = rows.column("values").flatten().to_numpy()
-        signals = rows.column("signal").unique()
-        name = names[blocks.column("asset").indices[int(some[0])].as_py()].as_py()
-        found.append(
-            Rejected(
-                Reason.UNKNOWN_ASSET,
-                int(np.count_nonzero(values == values)),
-                source,
-                sink.getvalue().to_pybytes(),
-                name,
-                signals[0].as_py() if len(signals) == 1 else None,
-                rows.column("start").cast(pa.int64())[0].as_py(),
-                f"the register has no asset {name!r}",
-            )
-        )
-    return found
+    groups = np.split(places[order], np.flatnonzero(np.diff(asset[order])) + 1)
+    if len(groups) > _APART:
+        groups[_APART - 1 :] = [np.sort(np.concatenate(groups[_APART - 1 :]))]
+    return [_unknown(source, blocks.take(pa.array(some))) for some in groups]
+
+
+def _unknown(source: str, rows: pa.RecordBatch) -> Rejected:
+    """Reject rows of assets that nobody knows; what is kept is their Arrow stream, without the names of others."""
+    columns = [_used_names(c) if pa.types.is_dictionary(c.type) else c for c in rows.columns]
+    rows = pa.RecordBatch.from_arrays(columns, rows.schema.names)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    assets, signals = (rows.column(name).dictionary for name in ("asset", "signal"))
+    one = assets[0].as_py() if len(assets) == 1 else None
+    return Rejected(
+        Reason.UNKNOWN_ASSET,
+        count_readings(rows),
+        source,
+        sink.getvalue().to_pybytes(),
+        one,
+        signals[0].as_py() if len(signals) == 1 else None,
+        rows.column("start").cast(pa.int64())[0].as_py(),
+        f"the register has no asset {one!r}"
+        if one is not None
+        else f"the register has none of {len(assets):,} assets, {assets[0].as_py()!r} among them",
+    )
+
+
+def _used_names(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return a column whose dictionary holds the names that occur, and no other."""
+    used, where = np.unique(column.indices.to_numpy(), return_inverse=True)
+    return pa.DictionaryArray.from_arrays(pa.array(where.astype(np.int32)), column.dictionary.take(pa.array(used)))
 
 
 class IntakeSource(FixedPartitionedSource[Telemetry, Any]):

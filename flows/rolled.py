@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,7 @@ class RolledFiles:
         self._stalled = stalled
         self._files: dict[Key, _File] = {}
         self._failed_s: float | None = None
+        self._refusal: OSError | None = None
         self._journal = folder / f".{writer}.journal"
         shown = _read_journal(self._journal)
         self._next = max((line.number for line in shown), default=-1) + 1
@@ -135,8 +137,9 @@ class RolledFiles:
             again = {line for line in shown if line.store == store}
         for line in again:
             (folder / line.name).unlink(missing_ok=True)
-        if shown:
-            _write_journal(self._journal, [line for line in shown if line not in again][-JOURNAL_LINES:])
+        if again or len(shown) > JOURNAL_LINES:
+            with suppress(OSError):  # a full disk: the lines of files that are gone do no harm
+                _write_journal(self._journal, [line for line in shown if line not in again][-JOURNAL_LINES:])
 
     def add(self, key: Key, rows: pa.Table, first_us: int, last_us: int) -> None:
         """Add rows to the file of a (table, class, day); they lie between these event times."""
@@ -156,8 +159,9 @@ class RolledFiles:
             for each in due:
                 self._finish(each)
         while self._failed_s is not None and sum(f.nbytes for f in self._files.values()) > HELD_BYTES:
-            self._stop.wait(RETRY_S)
-            self._finish(next(iter(self._files)), must=self._stop.is_set())
+            if self._stop.wait(RETRY_S):
+                return
+            self._finish(next(iter(self._files)))
 
     def state(self) -> dict[str, Any]:
         """Return the rows that wait, and the number of the next file."""
@@ -167,23 +171,21 @@ class RolledFiles:
         return {"version": VERSION, "next": self._next, "files": files}
 
     def close(self) -> None:
-        """Finish every file.
-
-        Raises
-        ------
-        OSError
-            If a file cannot be written.
-        """
+        """Finish every file; `refused` tells of those that the disk does not take: the engine knows no failed end."""
         for key in list(self._files):
-            self._finish(key, must=True)
+            self._finish(key)
 
-    def _finish(self, key: Key, must: bool = False) -> None:
-        """Write a file and show it; where the disk refuses, and nothing must be, the rows wait."""
+    @property
+    def refused(self) -> OSError | None:
+        """Why rows wait that could not be written; None where none do, or they are in the recovery store."""
+        return self._refusal if self._files and not self._store else None
+
+    def _finish(self, key: Key) -> None:
+        """Write a file and show it; where the disk refuses, the rows wait."""
         try:
             self._show(key, self._files[key])
-        except OSError:
-            if must:
-                raise
+        except OSError as error:
+            self._refusal = error
             self._failed_s = self._clock()
             self._stalled(True)
             return

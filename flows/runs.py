@@ -94,12 +94,14 @@ def score_file(
     ------
     InputError
         If the file cannot be read; nothing is written then.
+    OSError
+        If the rows, or the rejected input, cannot be written.
     """
     Scorer(equipment)  # refuses a detector that does not exist
     open_check(path, equipment)
     pipeline = Pipeline(CollectorRegistry())
     source = FileSource([path], equipment)
-    rows = ScoreRows(out, equipment, failed=lambda: source.failure is not None)
+    rows = ScoreRows(out, equipment)
     monitor = Monitor(
         classes={equipment.name: equipment},
         class_of=lambda name: equipment.name,
@@ -112,6 +114,9 @@ def score_file(
     _run(build(monitor, {"file": source}, Results(monitor.classes, scores=rows, dead_letters=letters)))
     if source.failure is not None:
         raise InputError(source.failure)
+    rows.write()
+    if letters is not None:
+        letters.check()
     account = pipeline.account()
     return Scored(account, rows.windows, rows.pages)
 
@@ -193,7 +198,9 @@ class Live:
             recovering=self.store is not None,
             credits=credits,
         )
-        flow = build(monitor, self.sources, self._results())
+        archive, letters = self._kept()
+        results = Results(self.classes, archive=archive, dead_letters=letters, kafka=self.kafka)
+        flow = build(monitor, self.sources, results)
         with ExitStack() as held:
             shown = None if self.store is None or self.place.serves else ShownOn(self.store.shown)
             own = partial(exposition, self.fleet, self.pipeline)
@@ -218,16 +225,20 @@ class Live:
             serving(server)
             server.ready = True
             _run(flow, self.epoch, self.store, self.place)
+        for sink in (archive, letters):
+            if sink is not None:
+                sink.check()
         return self.pipeline.account()
 
-    def _results(self) -> Results:
+    def _kept(self) -> tuple[ArchiveSink | None, DeadLetterSink | None]:
+        """Return what keeps results and rejected input for ever."""
         store = "" if self.store is None else self.store.id
         archive = letters = None
         if self.archive is not None:
             archive = ArchiveSink(self.archive, self.pipeline, self.stop, store)
         if self.dead_letters is not None:
             letters = DeadLetterSink(self.dead_letters, self.known.class_of, self.pipeline, self.stop, store)
-        return Results(self.classes, archive=archive, dead_letters=letters, kafka=self.kafka)
+        return archive, letters
 
 
 def _run(flow: Dataflow, epoch: timedelta = EPOCH, store: Store | None = None, place: Place | None = None) -> None:

@@ -21,7 +21,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -49,23 +49,20 @@ WRITERS = 2
 
 
 class _Written(StatelessSinkPartition[Any]):
-    """A partition that hands its items on and says when it ends."""
+    """A partition that hands its items on."""
 
-    def __init__(self, write: Callable[[list[Any]], None], end: Callable[[], None]) -> None:
-        self._write, self._end = write, end
+    def __init__(self, write: Callable[[list[Any]], None]) -> None:
+        self._write = write
 
     def write_batch(self, items: list[Any]) -> None:
         self._write(items)
 
-    def close(self) -> None:
-        self._end()
-
 
 class ScoreRows(DynamicSink[Any]):
-    """Takes ``(class, Assessed | Silence | Decision)`` of one class; writes all score rows to one file at the end.
+    """Takes ``(class, Assessed | Silence | Decision)`` of one class; `write` makes one file of all score rows.
 
     Rows stand in the order of window and asset; the same results give the same bytes. The file appears when it is
-    whole; nothing is written where the run did not come to its end.
+    whole.
 
     Parameters
     ----------
@@ -73,24 +70,19 @@ class ScoreRows(DynamicSink[Any]):
         Name of the file, ``.parquet`` or ``.csv``.
     equipment
         The class.
-    failed
-        Asked at the end: True leaves the file unwritten, because the input was damaged.
     """
 
-    def __init__(self, path: Path, equipment: EquipmentClass, failed: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, path: Path, equipment: EquipmentClass) -> None:
         self.path = path
         self.equipment = equipment
         self.windows = 0
         self.pages = 0
-        self._failed = failed
         self._rows: list[pa.Table] = []
         self._pages: set[tuple[str, int]] = set()
-        self._open = 0
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSinkPartition[Any]:
-        """Build the sink of a worker; the last one to end writes the file."""
-        self._open += 1
-        return _Written(self._take, self._end)
+        """Build the sink of a worker."""
+        return _Written(self._take)
 
     def _take(self, items: list[Any]) -> None:
         for _, result in items:
@@ -100,13 +92,14 @@ class ScoreRows(DynamicSink[Any]):
             elif not isinstance(result, Silence):
                 self._rows.append(score_rows(result, self.equipment))
 
-    def _end(self) -> None:
-        self._open -= 1
-        if self._open == 0 and not self._failed():
-            self.write()
-
     def write(self) -> None:
-        """Write the file."""
+        """Write the file.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
         schema = score_schema(self.equipment)
         table = pa.concat_tables([schema.empty_table(), *self._rows])
         order = pc.sort_indices(table, [("window_start", "ascending"), ("asset", "ascending")])
@@ -176,6 +169,10 @@ class ArchiveSink(FixedPartitionedSink[ArchiveRows, Any]):
     ) -> None:
         self._rolled = _Rolled(folder, "archive", pipeline, stop, store)
 
+    def check(self) -> None:
+        """Raise an OSError where the run has ended and rows are left that could not be written."""
+        self._rolled.check()
+
     def list_parts(self) -> list[str]:
         """Return the writers, the same for the life of a recovery store."""
         return [f"a{number}" for number in range(WRITERS)]
@@ -228,6 +225,10 @@ class DeadLetterSink(FixedPartitionedSink[Rejected, Any]):
         self._class_of = class_of
         self._rolled = _Rolled(folder, "dead_letters", pipeline, stop, store)
 
+    def check(self) -> None:
+        """Raise an OSError where the run has ended and rows are left that could not be written."""
+        self._rolled.check()
+
     def list_parts(self) -> list[str]:
         """Return the writers, the same for the life of a recovery store."""
         return [f"r{number}" for number in range(WRITERS)]
@@ -272,10 +273,22 @@ class _Rolled:
     pipeline: Pipeline | None
     stop: threading.Event | None
     store: str
+    made: list[RolledFiles] = field(default_factory=list)
 
     def __call__(self, writer: str, state: dict[str, Any] | None) -> RolledFiles:
         self._stalled(False)
-        return RolledFiles(self.folder, writer, state, self.store, stop=self.stop, stalled=self._stalled)
+        files = RolledFiles(self.folder, writer, state, self.store, stop=self.stop, stalled=self._stalled)
+        self.made.append(files)
+        return files
+
+    def check(self) -> None:
+        """Raise an OSError where rows are left that could not be written."""
+        for files in self.made:
+            if files.refused is not None:
+                raise OSError(
+                    f"{self.folder}: the last rows of the {self.sink.replace('_', ' ')} could not be written"
+                    f" ({files.refused.strerror}) and are lost; make room, and use --recovery, which keeps them"
+                )
 
     def _stalled(self, stalled: bool) -> None:
         if self.pipeline is not None:

@@ -35,7 +35,8 @@ RETRY_S = (1.0, 60.0)
 """First and longest wait before the next attempt to connect."""
 
 END_S, LAST_S = 5.0, 1.0
-"""How long an end waits for broker and disk, and how long then for the disk alone: together less than a run has."""
+"""How long an end waits for broker and disk, and how long then for the disk alone: together less than a run has. It is
+counted from when the client was told to leave, so that several clients wait at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ class MqttClient:
         self._acks: deque[tuple[object, list[int]]] = deque()
         self._woken, self._wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._failed = False
+        self._ends_s = 0.0
         self._subscriptions = spool.folder / "subscriptions.json"
         self._gauge = pipeline.input_up.labels(name)
         self._errors = pipeline.input_errors.labels(name)
@@ -170,6 +172,8 @@ class MqttClient:
 
     def leave(self) -> None:
         """Begin to end, so that several clients end at the same time."""
+        if not self._stop.is_set():
+            self._ends_s = self._clock() + END_S
         self._stop.set()
         self._wake()
 
@@ -177,8 +181,8 @@ class MqttClient:
         """End: what came is committed and acknowledged as far as disk and broker let it; the spool is closed."""
         self.leave()
         if self._thread.ident is not None:
-            self._thread.join(END_S)
-            self._committer.end(LAST_S)
+            self._thread.join(max(0.0, self._ends_s - self._clock()))
+            self._committer.end(max(0.0, self._ends_s + LAST_S - self._clock()))
         self.spool.close()
         if not self._thread.is_alive():
             os.close(self._woken)

@@ -64,9 +64,9 @@ def test_unknown_assets_are_rejected_with_their_block(pipeline: Pipeline) -> Non
 
 
 def test_many_blocks_of_unknown_assets_are_a_rejection_an_asset(pipeline: Pipeline) -> None:
-    rows = [(f"x{n % 3}", f"flow-{n % 6 // 3}", START_US + n, 0, [1.0]) for n in range(600)]
+    rows: list[Row] = [(f"x{n % 3}", f"flow-{n % 6 // 3}", START_US + n, 0, [1.0]) for n in range(600)]
     # A register that is behind, in a fleet of long names.
-    names = [(f"l-{'long' * 50}-{n}", "flow", START_US, 0, [1.0]) for n in range(1000)]
+    names: list[Row] = [(f"l-{'long' * 50}-{n}", "flow", START_US, 0, [1.0]) for n in range(1000)]
     rejected = Intake(lambda name: "lift" if name[0] == "l" else None, {}, pipeline)(message(rows + names)).rejected
     assert [(one.asset, one.readings, one.signal) for one in rejected] == [(f"x{n}", 200, None) for n in range(3)]
     for one in rejected:
@@ -74,6 +74,25 @@ def test_many_blocks_of_unknown_assets_are_a_rejection_an_asset(pipeline: Pipeli
         assert count_readings(again.blocks) == 200
         assert set(again.blocks.column("asset").to_pylist()) == {one.asset}
         assert len(one.raw) < 20_000
+
+
+def test_very_many_unknown_assets_are_rejected_together(pipeline: Pipeline) -> None:
+    rows: list[Row] = [(f"x{n}", "s" * 10_000, START_US + n, 0, [1.0]) for n in range(2_000)]
+    rejected = Intake(class_of, {}, pipeline)(message(rows)).rejected
+    assert [one.asset for one in rejected] == [*(f"x{n}" for n in range(15)), None]
+    assert sum(one.readings for one in rejected) == pipeline.account()["unknown_asset"] == 2_000
+    assert sum(len(one.raw) for one in rejected) < 400_000, "no name is spelled out in each row"
+    assert "1,985 assets, 'x15' among them" in rejected[-1].detail
+
+
+def test_a_message_stamped_ahead_of_now_does_not_lift_the_limit(pipeline: Pipeline) -> None:
+    """The stamp of a message may be its producer's, whose clock is wrong by a year with that of its readings."""
+    year = 366 * 86_400_000_000
+    ahead = message([("l1", "flow", START_US + year, 0, [1.0])], times_us=[START_US + year])
+    intake = Intake(class_of, {"in": Input(live=True)}, pipeline, now_us=lambda: START_US + 60, future_us=300_000_000)
+    assert intake(ahead).limit_us == START_US + 60 + 300_000_000
+    behind = message([("l1", "flow", START_US, 0, [1.0])], times_us=[START_US - 1000])
+    assert intake(behind).limit_us == START_US - 1000 + 300_000_000, "by when it came, also when it is read again"
 
 
 def test_what_cannot_be_decoded_is_received_and_rejected_at_once(pipeline: Pipeline) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from bytewax.outputs import DynamicSink, FixedPartitionedSink
+from bytewax.outputs import FixedPartitionedSink
 
 from features.signals import EquipmentClass, load_class
 from features.telemetry import Reason, Rejected
 from features.windows import ClosedWindows, Silence
+from flows import rolled
 from flows.dispatch import Decision
 from flows.rows import archive_rows
 from flows.sinks import ArchiveSink, DeadLetterSink, ScoreRows
@@ -66,11 +68,12 @@ def decision(asset: str, start: int, rung: Any = "page") -> Decision:
     return Decision(f"{asset}/door", asset, "lift", "door_operator", at, at, rung, 0.7, "open", "Doors are slow.")
 
 
-def write(sink: DynamicSink[Any], *batches: list[Any]) -> None:
+def write(sink: ScoreRows, *batches: list[Any]) -> None:
     part = sink.build("out", 0, 1)
     for batch in batches:
         part.write_batch(batch)
     part.close()
+    sink.write()
 
 
 def keep(sink: FixedPartitionedSink[Any, Any], *batches: list[tuple[str, Any]]) -> None:
@@ -178,13 +181,30 @@ def test_a_name_with_a_separator_is_quoted(tmp_path: Path) -> None:
         assert next(csv.DictReader(file))["asset"] == 'Lift "A", north'
 
 
-def test_nothing_is_written_after_a_failure_and_an_empty_run_gives_an_empty_table(tmp_path: Path) -> None:
+def test_an_empty_run_gives_an_empty_table(tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
-    write(ScoreRows(out, LIFT, failed=lambda: True), *results())
-    assert list(tmp_path.iterdir()) == []
     write(ScoreRows(out, LIFT))
     assert pq.read_table(out).schema.names == COLUMNS
     assert pq.read_table(out).num_rows == 0
+
+
+@pytest.mark.parametrize("store", ["", "a store"])
+def test_a_disk_that_refuses_the_last_rows_is_told_after_the_end(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine aborts where the end of an output fails; with a store the rows are in it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rolled, "_write_parquet", full)
+    sink = ArchiveSink(tmp_path / "archive", store=store)
+    keep(sink, *(archived(*(r for _, r in batch if not isinstance(r, Silence))) for batch in results()))
+    if store:
+        sink.check()
+    else:
+        with pytest.raises(OSError, match=r"the last rows of the archive could not be written \(No space.*--recovery"):
+            sink.check()
 
 
 def test_the_archive_is_read_by_others(tmp_path: Path) -> None:
