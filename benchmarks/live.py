@@ -1,21 +1,25 @@
 """How late metrics show: a fleet of lifts in real time, ten gateways that send a second at a time.
 
+The clock starts when a message is due, whether the flow was ready for it or not, and snapshots are taken meanwhile.
+
 A competitor of one turn, see `benchmarks.turns`; `benchmarks/scale.py --only latency` runs it.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from prometheus_client import CollectorRegistry
 
-from benchmarks.engine import Flow, served
+from benchmarks.engine import Flow, new_store, served
 from benchmarks.profiles import START_US, THIN_S, Profile, asset_names, equipment_of
 from benchmarks.turns import Result, say, told
 from benchmarks.wires import message_of
@@ -35,7 +39,7 @@ WINDOWS = 15
 
 @dataclass
 class Paced:
-    """What is due when, and what was handed over when.
+    """What is due when.
 
     Attributes
     ----------
@@ -47,7 +51,7 @@ class Paced:
 
     profiles: Sequence[Profile]
     seconds: int
-    handed_s: dict[tuple[int, int], float] = field(default_factory=dict)
+    sent_s: dict[tuple[int, int], float] = field(default_factory=dict)
     behind_s: float = 0.0
     begun_s: float | None = None
 
@@ -101,7 +105,7 @@ class _Partition(StatefulSourcePartition[Message, dict[str, int]]):
             return []
         self._awake = None
         second = profile.begin_s(number) if number >= profile.thin else -1
-        paced.handed_s[gateway, second] = time.perf_counter()
+        paced.sent_s[gateway, second] = paced.due_s(number, gateway)
         paced.behind_s = max(paced.behind_s, -wait_s if second >= 0 else 0.0)
         self._number += 1
         return [self._ready[1]]
@@ -114,7 +118,7 @@ class _Partition(StatefulSourcePartition[Message, dict[str, int]]):
 
 
 class WatchedFleet(Fleet):
-    """A fleet that notes how late each window comes, by when the reading that closes it was handed over."""
+    """A fleet that notes how late each window comes, by when the reading that closes it was due."""
 
     def __init__(self, equipment: EquipmentClass, register: Register, paced: Paced) -> None:
         super().__init__({equipment.name: equipment}, register)
@@ -128,9 +132,9 @@ class WatchedFleet(Fleet):
         now, windows = time.perf_counter(), assessed.windows
         for row, end_us in zip(windows.rows.tolist(), windows.end_us.tolist(), strict=True):
             closing = (end_us - START_US) // 1_000_000 + self._lateness_s
-            handed_s = self._paced.handed_s.get((self._gateway[windows.names[row]], closing))
-            if handed_s is not None:
-                self.late_s.append(now - handed_s)
+            sent_s = self._paced.sent_s.get((self._gateway[windows.names[row]], closing))
+            if sent_s is not None:
+                self.late_s.append(now - sent_s)
 
 
 def measure(assets: int, seconds: int) -> Result:
@@ -141,9 +145,9 @@ def measure(assets: int, seconds: int) -> Result:
     paced = Paced([Profile(equipment, names[g::GATEWAYS], 1, thin) for g in range(GATEWAYS)], seconds)
     flow = Flow(equipment, names, Pipeline(CollectorRegistry()))
     fleet = flow.fleet = WatchedFleet(equipment, {n: Asset(id=n, equipment=equipment.name) for n in names}, paced)
-    with served(flow) as port:
+    with served(flow) as port, tempfile.TemporaryDirectory() as folder:
         say({"ready": 1, "port": port})
-        flow.run(GatewaySource(paced), flush=False)
+        flow.run(GatewaySource(paced), flush=False, recovery=new_store(Path(folder)))
     late_s = np.array(fleet.late_s)
     return {
         "p50_s": float(np.quantile(late_s, 0.5)),
@@ -157,7 +161,7 @@ def main() -> None:
     """Take one turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=int, default=10_000)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=int, default=180)
     given = parser.parse_args()
     say(measure(given.assets, given.seconds))
 
