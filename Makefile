@@ -18,11 +18,13 @@ test: $(VENV)/.installed-dev  ## everything: programs that the tests need, then 
 fuzz: $(VENV)/.installed-dev  ## a million mutated messages through every decoder
 	$(BIN)/python tests/fuzz.py
 
-bench: $(VENV)/.installed-dev  ## speed and memory, printed, about 15 minutes (PEERS=1 also against Pathway and PyFlink)
+bench: $(VENV)/.installed-dev  ## speed and memory, printed, about 25 minutes (PEERS=1 also against Pathway and PyFlink)
 	$(BIN)/python benchmarks/throughput.py $(if $(PEERS),--peers $(PEERS))
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/broker_mqtt.py
+	$(BIN)/python benchmarks/broker_kafka.py
 
 soak: $(VENV)/.installed-dev  ## an hour at half of the capacity: memory, lag, lost and late readings (MINUTES=5 is short)
 	$(BIN)/python benchmarks/soak.py $(if $(MINUTES),--minutes $(MINUTES))

@@ -31,6 +31,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 
+from benchmarks.bars import Bar, print_bars
 from features.encode import encode
 from features.telemetry import count_readings, new_blocks
 from features.wire import MessageWire, decode
@@ -222,6 +223,8 @@ def main() -> None:
             f"{row['what']:24}{row['bytes']:7.0f}{row['messages_s']:12,.0f}{row['readings_s'] / 1e6:11.2f} M"
             f"{row['core']:7.0%}{row['peak_mb']:9.0f}"
         )
+    rates = {row["what"]: row["messages_s"] for row in rows if row["readings_s"] > 0}
+    print_bars([Bar(what, f"Kafka of 1 kB, {what}, one core", 40_000, "/s") for what in rates], rates)
     if given.json is not None:
         given.json.write_text(json.dumps(rows, indent=1))
 

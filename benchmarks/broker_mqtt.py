@@ -30,6 +30,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from prometheus_client import CollectorRegistry
 
+from benchmarks.bars import Bar, print_bars
 from features.telemetry import count_readings
 from features.wire import decode
 from flows.metrics import Pipeline
@@ -202,6 +203,8 @@ def main() -> None:
         figures[f"mqtt_{name}_us_per_message"] = cost = statistics.median(costs[name])
         low, high = min(rates[name]), max(rates[name])
         print(f"{name:22s} {rate:8,.0f} messages/s  ({low:,.0f} to {high:,.0f})  {cost:6.1f} us of processor each")
+    bar = Bar("mqtt_spool_source_decode_messages_per_s", "MQTT of 1 kB, broker to decoded, one core", 8_000, "/s")
+    print_bars([bar], figures)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

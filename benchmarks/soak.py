@@ -294,7 +294,7 @@ def main() -> int:
         "soak_capacity_readings_per_s": source.capacity,
     }
     write_figures(given.json, figures)
-    return 0 if gone == 0 and (flat or not grows and given.minutes < HOUR_MINUTES) else 1
+    return 0 if gone == 0 and (flat or (not grows and given.minutes < HOUR_MINUTES)) else 1
 
 
 if __name__ == "__main__":

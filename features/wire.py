@@ -43,6 +43,9 @@ _CONTENT: dict[str, MessageWire] = {
     "application/json": "json",
     "application/senml+json": "senml",
     "application/senml+cbor": "senml-cbor",
+    # A stream of RFC 8428, section 4.8, in a message is a pack.
+    "application/sensml+json": "senml",
+    "application/sensml+cbor": "senml-cbor",
     "application/cbor": "cbor",
 }
 
