@@ -372,7 +372,8 @@ def _floats(samples: Sequence[int | float | None]) -> NDArray[np.float64]:
 def _is_named(names: pa.DictionaryArray) -> NDArray[np.bool_]:
     """Tell which of the names are more than nothing."""
     different: NDArray[np.bool_] = pc.not_equal(names.dictionary, "").to_numpy(zero_copy_only=False)
-    return different[names.indices.to_numpy()]
+    named: NDArray[np.bool_] = different[names.indices.to_numpy()]
+    return named
 
 
 def _text_of(moments: list[Moment]) -> pa.StringArray:
@@ -397,7 +398,7 @@ def _number(cell: Any, words: dict[str, float]) -> float | None:
         try:
             return float(cell)
         except OverflowError:
-            return math.copysign(math.inf, cell)
+            return math.inf if cell > 0 else -math.inf
     return None
 
 

@@ -88,7 +88,8 @@ class RejectedLines:
         if group is None:
             group = self._found[key] = _Group(f"{why}, {got}" if got else why)
         group.readings += readings
-        if group.last is not line:
+        # A line that is wrong twice is the same object; of a single byte there is only one, and it is wrong once.
+        if group.last is not line or len(line) == 1:
             group.raw += line
             group.raw += b"\n"
             group.last = line
