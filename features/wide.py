@@ -61,12 +61,15 @@ class WideTable:
         Returns the raw bytes of rows by their numbers.
     rejected
         What the reader could not make a row of.
+    limit
+        Bytes of raw rows beyond which a row that is wrong in several columns is rejected once.
     """
 
     names: Sequence[str]
     columns: Sequence[pa.Array | None]
     raw: Callable[[NDArray[np.int64]], bytes]
     rejected: list[Rejected] = field(default_factory=list)
+    limit: int = 2**62
 
 
 def roles_of(names: Sequence[str], equipment: EquipmentClass) -> Roles:
@@ -159,8 +162,7 @@ def decode_table(table: WideTable, equipment: EquipmentClass, *, asset: str, sou
         naive = times.naive & ~nobody
         why = f"the time {{}} has no zone, and the class {equipment.name!r} names none"
         rejections.add(naive, Reason.NAIVE_TIME, present, roles.time, None, why)
-    for number, signal, _, wrong in read:
-        rejections.add(wrong & usable, Reason.BAD_VALUE, None, number, signal, "expected a number, got {}")
+    rejections.add_cells([(number, signal, wrong & usable) for number, signal, _, wrong in read if wrong.any()])
     for number in roles.unknown:
         rejections.add_column(number, roles.time, f"the class {equipment.name!r} has no signal {table.names[number]!r}")
     order = np.flatnonzero(usable)
@@ -217,6 +219,7 @@ class _Rejections:
         self, table: WideTable, source: str, assets: Sequence[str], of_asset: NDArray[np.int32], times: Times
     ) -> None:
         self.found = list(table.rejected)
+        self._bytes = 0
         self._table, self._source, self._assets = table, source, assets
         self._of_asset, self._times = of_asset, times
 
@@ -240,12 +243,29 @@ class _Rejections:
             if count == 0:
                 continue
             cell = repr(self._cells(column, group[:1])[0])[:80]
+            raw = self._table.raw(group)
+            self._bytes += len(raw)
             self.found.append(
                 Rejected(
-                    reason, count, self._source, self._table.raw(group),
+                    reason, count, self._source, raw,
                     self._asset(group), signal, self._start(group), detail.format(cell),
                 )
             )  # fmt: skip
+
+    def add_cells(self, columns: Sequence[tuple[int, str, NDArray[np.bool_]]]) -> None:
+        """Reject cells column by column; those of the columns beyond the limit of raw rows together."""
+        detail = "expected a number, got {}"
+        for place, (number, signal, wrong) in enumerate(columns):
+            if self._bytes > self._table.limit and len(columns) - place > 1:
+                rest = columns[place:]
+                count = np.zeros(len(wrong), np.int64)
+                for _, _, wrong in rest:
+                    count += wrong
+                first = np.flatnonzero(count)[:1]
+                number = next((number for number, _, wrong in rest if wrong[first].any()), number)
+                self.add(count > 0, Reason.BAD_VALUE, count, number, None, detail)
+                return
+            self.add(wrong, Reason.BAD_VALUE, None, number, signal, detail)
 
     def add_column(self, number: int, time: int, detail: str) -> None:
         """Reject every present cell of a column; its raw bytes are lines of time and cell."""

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from features.lines import RejectedLines, slices
 from features.signals import EquipmentClass
 from features.telemetry import Decoded, Reason, Rejected, TelemetryError, empty_blocks
 from features.wide import Roles, WideTable, decode_table, roles_of
 
 __all__ = ["check_header", "decode_wide_csv", "header_names"]
+
+_ROWS = 4096
+"""Lines that are found again at a time."""
+_COPIES = 3
+"""A row that is wrong in several columns is rejected with each, up to so many times the payload in all."""
 
 
 def header_names(header: bytes, separator: str) -> list[str]:
@@ -87,7 +94,7 @@ def decode_wide_csv(payload: bytes, equipment: EquipmentClass, *, asset: str, so
         names = header_names(header, equipment.table.separator)
         roles = roles_of(names, equipment)
     except TelemetryError as error:
-        lines = max(1, len(_lines(body)))
+        lines = max(1, sum(len(_lines(some)) for some in slices(body)))
         return Decoded(empty_blocks(), [Rejected(Reason.MALFORMED, lines, source, payload, detail=str(error))])
     table = _read_clean(body, names, roles, equipment)
     if table is None:
@@ -115,14 +122,9 @@ def _read_clean(body: bytes, names: Sequence[str], roles: Roles, equipment: Equi
     except pa.ArrowInvalid:
         return None
     columns = {key: read.column(key).chunk(0) for key in types} if read.num_rows else {}
-
-    def raw(rows: NDArray[np.int64]) -> bytes:
-        lines = _lines(body)
-        return b"\n".join([lines[row] for row in rows.tolist()])
-
     if not columns:
         return None
-    return WideTable(names, [columns.get(key) for key in keys], raw)
+    return WideTable(names, [columns.get(key) for key in keys], _Lines(body, None).at, limit=_COPIES * len(body))
 
 
 def _read_each(body: bytes, names: Sequence[str], roles: Roles, equipment: EquipmentClass, source: str) -> WideTable:
@@ -130,28 +132,83 @@ def _read_each(body: bytes, names: Sequence[str], roles: Roles, equipment: Equip
     separator = equipment.table.separator
     used = sorted({roles.time, *roles.unknown, *(number for number, _ in roles.signals)})
     used += [] if roles.asset is None else [roles.asset]
-    kept: list[bytes] = []
-    rows: list[list[str]] = []
-    rejected: list[Rejected] = []
-    for line in _lines(body):
-        text = line.decode(errors="surrogateescape")
-        try:
-            fields = next(csv.reader([text], delimiter=separator)) if '"' in text else text.split(separator)
-        except csv.Error:
-            fields = []
-        if "\r" in text or len(fields) != len(names):
-            detail = f"expected {len(names)} fields as in the header, got {len(fields)}"
-        elif not text.isascii() and any(_is_broken(fields[number]) for number in used):
-            detail = "expected UTF-8"
-        else:
-            kept.append(line)
-            rows.append(fields)
-            continue
-        rejected.append(Rejected(Reason.MALFORMED, 1, source, line, detail=detail))
+    rejected = RejectedLines(source, len(body))
+    parts: dict[int, list[pa.Array]] = {number: [] for number in used}
+    kept: list[NDArray[np.bool_]] = []
+    for some in slices(body):
+        lines = _lines(some)
+        rows = []
+        keep = np.zeros(len(lines), np.bool_)
+        for place, line in enumerate(lines):
+            text = line.decode(errors="surrogateescape")
+            try:
+                fields = next(csv.reader([text], delimiter=separator)) if '"' in text else text.split(separator)
+            except csv.Error:
+                fields = []
+            if "\r" in text or len(fields) != len(names):
+                why = f"expected {len(names)} fields as in the header, got {len(fields)}"
+            elif not text.isascii() and any(_is_broken(fields[number]) for number in used):
+                why = "expected UTF-8"
+            else:
+                keep[place] = True
+                rows.append(fields)
+                continue
+            rejected.add(line, Reason.MALFORMED, 1, why)
+        kept.append(keep)
+        for number in used:
+            parts[number].append(pa.array([fields[number] for fields in rows], pa.utf8()))
     columns: list[pa.Array | None] = [None] * len(names)
     for number in used:
-        columns[number] = pa.array([fields[number] for fields in rows], pa.utf8())
-    return WideTable(names, columns, lambda where: b"\n".join([kept[row] for row in where.tolist()]), rejected)
+        columns[number] = pa.concat_arrays(parts.pop(number)) if kept else pa.array([], pa.utf8())
+    raw = _Lines(body, np.concatenate(kept) if kept else np.zeros(0, np.bool_)).at
+    return WideTable(names, columns, raw, rejected.finish(), _COPIES * len(body))
+
+
+class _Lines:
+    """The lines of a payload that are rows, found again by their numbers.
+
+    Parameters
+    ----------
+    body
+        The payload without its header.
+    kept
+        Which of its lines that are not empty are rows; None if all of them are.
+    """
+
+    def __init__(self, body: bytes, kept: NDArray[np.bool_] | None) -> None:
+        self._body = body
+        self._kept = kept
+        self._ends: NDArray[Any] | None = None
+
+    def at(self, rows: NDArray[np.int64]) -> bytes:
+        """Return lines, parted by newlines."""
+        if self._ends is None:
+            self._ends = self._find()
+        joined = bytearray()
+        for i in range(0, len(rows), _ROWS):
+            for end in self._ends[rows[i : i + _ROWS]].tolist():
+                line = self._body[self._body.rfind(b"\n", 0, end) + 1 : end]
+                joined += line.removesuffix(b"\r")
+                joined += b"\n"
+        del joined[-1:]
+        return bytes(joined)
+
+    def _find(self) -> NDArray[Any]:
+        """Return where each row ends."""
+        data = np.frombuffer(self._body, np.uint8)
+        narrow = np.int32 if len(data) < 2**31 else np.int64
+        ends: NDArray[Any] = np.flatnonzero(data == ord("\n")).astype(narrow)
+        if not self._body.endswith(b"\n"):
+            ends = np.append(ends, narrow(len(data)))
+        length = np.diff(ends, prepend=narrow(-1)) - 1
+        empty = length == 0
+        alone = np.flatnonzero(length == 1)
+        empty[alone[data[ends[alone] - 1] == ord("\r")]] = True
+        pairs = np.flatnonzero((length == 2) & (ends < len(data)))
+        empty[pairs[(data[ends[pairs] - 1] == ord("\r")) & (data[ends[pairs] - 2] == ord("\r"))]] = True
+        if empty.any():
+            ends = ends[~empty]
+        return ends if self._kept is None else ends[self._kept]
 
 
 def _lines(body: bytes) -> list[bytes]:
@@ -164,7 +221,8 @@ def _quotes_close(body: bytes) -> bool:
     if b'"' not in body:
         return True
     data = np.frombuffer(body, np.uint8)
-    so_far = np.cumsum(data == ord('"'))
+    # Quotes fit into a byte again as often as they like: whether their number is even stays.
+    so_far = np.cumsum(data == ord('"'), dtype=np.uint8)
     return not (so_far[data == ord("\n")] % 2).any() and so_far[-1] % 2 == 0
 
 

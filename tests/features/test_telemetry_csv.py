@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from features.runs import blocks_of_columns
 from features.signals import Detection, EquipmentClass, Layout, Signal
@@ -198,6 +199,32 @@ def test_quotes_and_line_ends_of_any_kind() -> None:
     # A lone carriage return is no line end.
     decoded = decode("time,flow\n2026-01-05T12:00:00Z,1\r2026-01-05T12:00:01Z,2\n2026-01-05T12:00:02Z,3\n")
     assert reasons(decoded) == {"malformed": 1}
+
+
+def test_lines_that_are_wrong_in_the_same_way_come_as_one_and_cost_no_more_than_their_bytes() -> None:
+    bad = "too,many,fields,for,a,row\n" * 3 + "few\n" + "\r\r\n\r\n\n" + "too,many,fields,for,a,row\r\n"
+    row = f"{NOON // 10**6},much,1\r\n"
+    decoded = decode(f"time,flow,door\n{bad}{row}few\n{row}")
+    found = [(r.reason.value, r.readings, r.raw) for r in decoded.rejected]
+    row = row.removesuffix("\r\n")
+    assert found == [
+        ("malformed", 4, b"\n".join([b"too,many,fields,for,a,row"] * 4)),
+        ("malformed", 2, b"few\nfew"),
+        ("bad_value", 2, f"{row}\n{row}".encode()),
+    ]
+    assert reasons(decode("time,flow\n" + "x\n" * 300_000)) == {"malformed": 300_000}
+
+
+def test_rows_that_are_wrong_in_many_columns_are_kept_a_few_times_only() -> None:
+    names = [f"s{i}" for i in range(20)]
+    signal = Signal(unit="1", range=(0, 1), period_s=1.0, description="")
+    equipment = replace(machine(), signals={name: signal for name in names})
+    line = ",".join([str(NOON // 10**6), *["x"] * 20])
+    payload = ("\n".join([",".join(["time", *names])] + [line] * 1000)).encode()
+    decoded = decode_wide_csv(payload, equipment, asset="m1", source="test")
+    assert reasons(decoded) == {"bad_value": 20_000}
+    assert decoded.rejected[0].signal == "s0" and decoded.rejected[-1].signal is None
+    assert sum(len(one.raw) for one in decoded.rejected) <= 5 * len(payload)
 
 
 def test_infinity_is_passed_on_to_be_out_of_range() -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from features.signals import load_class
 from features.telemetry import BLOCKS, Decoded, Reason, count_readings, new_blocks
@@ -243,6 +244,55 @@ def test_a_bad_line_is_rejected_and_its_neighbours_are_kept(record: Any, expecte
         cells = record.get("values", [record.get("value")] + [record.get(k) for k in "xy"])
         present = sum(isinstance(cell, int) for cell in cells) if set(expected) == {"bad_value"} else 0
     assert count_readings(decoded.blocks) == 2 + present
+
+
+def test_lines_that_are_wrong_in_the_same_way_come_as_one() -> None:
+    late = '{"asset": "a", "signal": "x", "time": "noon", "value": 1}'
+    other = late.replace('"a"', '"b"')
+    decoded = lines("{", late, "{", other, '{"asset": "a", "time": 0, "x": "much", "y": "more"}', late, "{")
+    assert [(r.reason.value, r.readings, r.raw.decode(), r.asset, r.signal) for r in decoded.rejected] == [
+        ("malformed", 3, "{\n{\n{", None, None),
+        ("bad_value", 1, '{"asset": "a", "time": 0, "x": "much", "y": "more"}', "a", "x"),
+        ("bad_value", 1, '{"asset": "a", "time": 0, "x": "much", "y": "more"}', "a", "y"),
+        ("bad_time", 2, f"{late}\n{late}", "a", "x"),
+        ("bad_time", 1, other, "b", "x"),
+    ]
+
+
+def test_more_names_than_bytes_to_keep_them_are_left_out() -> None:
+    count = 5000
+    decoded = lines(*({"asset": f"a{i}", "time": 0, "x": ""} for i in range(count)))
+    assert reasons(decoded) == {"bad_value": count}
+    assert len(decoded.rejected) <= 1001
+    assert decoded.rejected[-1].asset is None
+    assert sum(one.raw.count(b"\n") + 1 for one in decoded.rejected) == count
+
+
+@pytest.mark.parametrize("count", [20, 30_000, 200_000])
+def test_a_block_is_read_the_same_however_long_its_line(count: int) -> None:
+    values: list[Any] = [1, 2.5, None, -7e-3] * (count // 4) + [10**400, 0.25]
+    text = json.dumps({"asset": "a", "signal": "x", "start": 0, "period_s": 0.001, "values": values})
+    decoded = lines(text)
+    [block] = decoded.blocks.to_pylist()
+    expected = [math.nan if v is None else math.inf if v == 10**400 else v for v in values]
+    np.testing.assert_array_equal(block["values"], expected)
+    assert not decoded.rejected
+    wrong = lines(text.replace("2.5", '"much"', 3).replace("-0.007", "[7, 8]", 1))
+    assert reasons(wrong) == {"bad_value": 4}
+    assert wrong.rejected[0].raw.startswith(b'{"asset"')
+    wrong = lines(text.replace("2.5", '"much"', 3))
+    assert reasons(wrong) == {"bad_value": 3}
+    assert count_readings(wrong.blocks) == count_readings(decoded.blocks) - 3
+
+
+def test_the_repeated_hour_is_told_by_the_order_of_all_slices() -> None:
+    """The first pass lasts until the time jumps back, even where that is in another slice of lines."""
+    times = [f"2026-10-25T02:{m:02d}:{s:02d}" for _ in range(2) for m in range(60) for s in range(60)]
+    records = [{"asset": "a", "signal": "x", "time": time, "value": 1.0} for time in times]
+    payload = "\n".join(map(json.dumps, records)).encode()
+    decoded = decode_jsonlines(payload, source="test", equipment=replace(load_class("lift"), time_zone="Europe/Paris"))
+    start = decoded.blocks.column("start").view(pa.int64()).to_numpy()
+    assert (np.diff(start) == 1_000_000).all() and len(start) == 7200
 
 
 def test_a_class_gives_words_their_numbers_and_naive_times_their_zone() -> None:
