@@ -20,7 +20,7 @@ from features.signals import load_class
 from flows.warmup import compile_kernels
 
 KILLS = int(os.environ.get("VIGIE_KILLS", "2"))
-"""How often a site is killed, every fifth time with its broker; `make chaos` takes a hundred."""
+"""How often a site is killed, two times in ten with its broker; `make chaos` takes a hundred."""
 SHARDS = 4
 SPEED = 1_500 / KILLS
 """Simulated seconds a second: a feed as long as the kills take."""
