@@ -29,9 +29,9 @@ bench: $(VENV)/.installed-dev  ## speed and memory, printed, about 25 minutes (P
 soak: $(VENV)/.installed-dev  ## an hour at half of the capacity: memory, lag, lost and late readings (MINUTES=5 is short)
 	$(BIN)/python benchmarks/soak.py $(if $(MINUTES),--minutes $(MINUTES))
 
-chaos: $(VENV)/.installed-dev  ## a hundred kills of each kind of run, hosts cut off, full disks (VIGIE_KILLS=5 is short)
+chaos: $(VENV)/.installed-dev  ## a hundred kills of files, MQTT and Kafka sites, hosts cut off, full disks (VIGIE_KILLS=5 is short)
 	./tests/install-programs
-	VIGIE_KILLS=$${VIGIE_KILLS:-100} $(BIN)/pytest tests/chaos
+	VIGIE_KILLS=$${VIGIE_KILLS:-100} $(BIN)/pytest tests/chaos tests/kafka/test_site.py
 
 exact: $(VENV)/.installed-dev  ## thousands of random streams against the oracles
 	$(BIN)/pytest tests/exactness --hypothesis-profile=long --timeout=0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,54 @@ class SiteRun:
             assert self.process is not None and self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
+
+
+class Feed:
+    """`vigie simulate` into a broker, with its register in a folder: it sends until it is stopped."""
+
+    def __init__(self, folder: Path, out: str, *arguments: str) -> None:
+        self.log = folder / "feed.log"
+        command = [sys.executable, "-m", "vigie", "simulate", out, "--days", "1000", "--faults", "none"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--wire", "cbor", "--register", str(folder), *arguments], stdout=log, stderr=log
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> int:
+        """Stop it after what is under way, and return how many readings it has sent."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()
+        found = re.search(r"([\d,]+) readings of .* until it was stopped", self.log.read_text())
+        assert found is not None, self.log.read_text()
+        return int(found[1].replace(",", ""))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def feed() -> Iterator[Callable[..., Feed]]:
+    """Return a function that starts a feed; it is killed at the end of the test."""
+    made: list[Feed] = []
+
+    def make(folder: Path, out: str, *arguments: str) -> Feed:
+        made.append(Feed(folder, out, *arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
 
 
 @pytest.fixture

@@ -158,6 +158,13 @@ class Broker:
         consumer.close()
         return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
 
+    def messages(self, topic: str, partitions: int) -> int:
+        """Return how many messages the partitions of a topic have had."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "test", "log_level": 2})
+        ends = [consumer.get_watermark_offsets(TopicPartition(topic, n), PATIENCE_S)[1] for n in range(partitions)]
+        consumer.close()
+        return sum(ends)
+
     def committed(self, topic: str, group: str, partitions: int = 1) -> list[int]:
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": group, "log_level": 2})
         asked = [TopicPartition(topic, n) for n in range(partitions)]
