@@ -24,6 +24,8 @@ def score(given: argparse.Namespace) -> int:
         raise Failure(f"--out {out}: the name must end in .parquet or .csv")
     if not out.absolute().parent.is_dir():
         raise Failure(f"--out {out}: there is no folder {out.absolute().parent}")
+    if out.exists() and Path(given.input).exists() and out.samefile(given.input):
+        raise Failure(f"--out {out}: this is the input itself, which would be lost: give the scores another name")
     if out.is_dir() or unwritable(out.absolute().parent) is not None:
         raise Failure(f"--out {out}: this is a folder, or its folder cannot be written")
     letters = None if given.dead_letters is None else Path(given.dead_letters)

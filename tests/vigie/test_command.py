@@ -204,6 +204,21 @@ def test_a_wrong_class_file_or_output_is_one_sentence(
         assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("spelling", ["valve.csv", "./sub/../valve.csv", "link.csv", "hard.csv"])
+def test_the_input_is_never_overwritten(
+    tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str], spelling: str
+) -> None:
+    data = tmp_path / "valve.csv"
+    data.write_text("\n".join(table()) + "\n")
+    before = data.read_bytes()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.csv").symlink_to(data)
+    (tmp_path / "hard.csv").hardlink_to(data)
+    status, _, error = score(capsys, str(data), "--class", str(loop), "--out", f"{tmp_path}/{spelling}")
+    assert status == 1 and data.read_bytes() == before
+    assert "this is the input itself" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["demo", "run", "score", "simulate", "check"])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
