@@ -285,9 +285,26 @@ def test_check_finds_nothing_wrong_in_a_good_site(site: Path, capsys: pytest.Cap
         (("assets.csv", "none.csv"), "there is no such asset file"),
         (("fleet/telemetry/*", "fleet/nothing/*"), "no file matches"),
         (("127.0.0.1:0", "somewhere"), "an address is host:port"),
-        (("[outputs]", "[output]"), "unknown field `output`"),
-        (('kind = "files"', 'kind = "carrier pigeon"'), "Invalid value 'carrier pigeon'"),
-        (('name = "gateway"', 'name = "gateway"\nclass = "chiller"'), "no class is called 'chiller'"),
+        (("[outputs]", "[output]"), "there is no key `output`: did you mean `outputs`?"),
+        (
+            ('kind = "files"', 'kind = "carrier pigeon"'),
+            "$.inputs[0].kind: 'carrier pigeon' is none of files, kafka, mqtt, simulator",
+        ),
+        (
+            ('name = "gateway"', 'name = "gateway"\nclass = "chiller"'),
+            "no class is called 'chiller': they are boiler, lift",
+        ),
+        (('name = "Les Lilas"', ""), "the key `name` is missing"),
+        (
+            ('kind = "files"\n', ""),
+            "$.inputs[0]: the key `kind` is missing: it is one of files, kafka, mqtt, simulator",
+        ),
+        (("[[inputs]]", "[inputs]"), "$.inputs: write [[inputs]], in double brackets: there may be several"),
+        (('["fleet/telemetry/*"]', '"fleet/telemetry/*"'), '$.inputs[0].paths: expected a list: write ["fleet/'),
+        (('archive = "archive"', 'archive = "/proc/arch"'), "$.outputs.archive: nothing can be written in /proc ("),
+        (('"rejected"', '"/proc/self/rejected"'), "$.outputs.dead_letters: nothing can be written in /proc/self ("),
+        (('"rejected"', '"site.toml/rejected"'), "site.toml is not a folder"),
+        (('"rejected"', '"./fleet/../archive"'), "$.outputs.dead_letters: ./fleet/../archive is the folder of the arc"),
         (('assets = "fleet/assets.csv"', 'assets = "fleet/assets.csv"\nclasses = ["c.toml"]'), "no such class file"),
     ],
 )
@@ -297,8 +314,65 @@ def test_check_says_what_is_wrong(
     text = SITE.replace(*change)
     assert text != SITE
     site.write_text(text)
+    before = sorted(site.parent.rglob("*"))
     assert main(["check", str(site)]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert sorted(site.parent.rglob("*")) == before, "a check leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("register", "words"),
+    [
+        ("id;class\nlift-0001;lift\n", "assets.csv: line 1: the columns are separated by ';'"),
+        ("id,class\n", "assets.csv: it names no asset"),
+        (
+            "id,class\nlift-0001,ascenseur\nlift-0002,ascenseur\n",
+            "assets.csv: the asset 'lift-0001' is of class 'ascenseur', which no class file has, and so are 1 more: "
+            "the classes are boiler, lift",
+        ),
+    ],
+)
+def test_a_wrong_register_is_one_sentence(
+    site: Path, capsys: pytest.CaptureFixture[str], register: str, words: str
+) -> None:
+    (site.parent / "fleet/assets.csv").write_text(register)
+    for command in ("check", "run"):
+        assert main([command, str(site)]) == 1
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+
+def test_what_is_no_site_file_is_said(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary = site.with_name("binary.toml")
+    binary.write_bytes(b"PAR1\xff\xfe\x00")
+    for path, words in ((site.parent, "this is a folder"), (binary, "it is not text in UTF-8")):
+        for command in ("check", "run"):
+            assert main([command, str(path)]) == 1
+            error = capsys.readouterr().err
+            assert words in error and error.count("\n") == 1
+
+
+def test_a_wide_table_without_a_class_says_what_to_write(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "wide.csv").write_text("time,motor_current\n2026-01-05T00:00:00Z,1.0\n")
+    site.write_text(SITE.replace("fleet/telemetry/*", "*.csv"))
+    assert main(["check", str(site)]) == 1
+    words = (
+        'wide.csv: a wide table needs the class of its assets: write class = "lift", or another, under its [[inputs]]'
+    )
     assert words in capsys.readouterr().err
+
+
+def test_a_run_over_files_of_which_none_can_be_read_fails(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = site.parent / "fleet/telemetry"
+    (telemetry / "torn.parquet").write_bytes(b"PAR1" + bytes(20))
+    assert main(["run", str(site)]) == 0, "one among others is left out"
+    assert "torn.parquet: this is not a whole Parquet file" in capsys.readouterr().err
+    for file in telemetry.iterdir():
+        file.write_bytes(b"PAR1" + bytes(20))
+    assert main(["run", str(site)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and "no file of the site can be read: " in printed.err
 
 
 def test_run_works_through_files_and_archives_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
