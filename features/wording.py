@@ -164,5 +164,5 @@ def _expected(said: str, node: inspect.Type, value: Any, place: str) -> str | No
         words += f" that matches {pattern}"
     if kind == "array" and isinstance(value, str):
         return f'expected a list: write ["{value}"]'
-    got = {dict: "a table", list: "a list" if value else "an empty list"}.get(type(value), repr(value)[:80])
+    got = "a table" if isinstance(value, dict) else "an empty list" if value == [] else repr(value)[:80]
     return f"expected {words}, got {got}"

@@ -159,6 +159,10 @@ def parse_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"an address is host:port, such as 127.0.0.1:9300; got {text!r}")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host!r} cannot be the name of a host") from None
     return host.strip("[]"), int(port)
 
 

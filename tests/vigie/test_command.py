@@ -197,11 +197,29 @@ def test_a_wrong_class_file_or_output_is_one_sentence(
         ((data, "--class", "elevator"), "boiler, lift"),
         ((data, "--class", "lift", "--out", str(tmp_path / "scores.xlsx")), ".parquet or .csv"),
         ((data, "--class", "lift", "--out", str(tmp_path / "no/scores.csv")), "there is no folder"),
+        (
+            (data, "--class", "lift", "--out", "/proc/x.parquet"),
+            "--out /proc/x.parquet: nothing can be written in /proc (",
+        ),
+        ((data, "--class", "lift", "--dead-letters", "/proc/x"), "--dead-letters /proc/x: nothing can be written in"),
     ):
         status, _, error = score(capsys, *arguments)
         assert status == 1
         assert words in error
         assert error.count("\n") == 1
+
+
+def test_a_class_of_other_machines_is_doubted(tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "valve.jsonl", str(tmp_path / "s.parquet")
+    line = '{"asset":"v","signal":"%s","time":"2026-01-05T00:00:%02dZ","value":1.0}\n'
+    data.write_text("".join(line % ("steam", n) for n in range(30)) + line % ("current", 30))
+    status, said, error = score(capsys, str(data), "--class", str(loop), "--out", out)
+    assert status == 0 and "unknown_signal 30" in said
+    assert error == (
+        f"vigie: 97% of the readings are of signals that the class loop does not have: is --class {loop} right?\n"
+    )
+    data.write_text("".join(line % (("steam", "current")[n % 2], n) for n in range(30)))
+    assert score(capsys, str(data), "--class", str(loop), "--out", out)[2] == ""
 
 
 @pytest.mark.parametrize("spelling", ["valve.csv", "./sub/../valve.csv", "link.csv", "hard.csv"])
@@ -276,7 +294,7 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 def test_check_finds_nothing_wrong_in_a_good_site(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(site)]) == 0
-    assert "3 assets, 1 inputs, 1 files: nothing is wrong" in capsys.readouterr().out
+    assert "3 assets, 1 input, 1 file: nothing is wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -285,6 +303,7 @@ def test_check_finds_nothing_wrong_in_a_good_site(site: Path, capsys: pytest.Cap
         (("assets.csv", "none.csv"), "there is no such asset file"),
         (("fleet/telemetry/*", "fleet/nothing/*"), "no file matches"),
         (("127.0.0.1:0", "somewhere"), "an address is host:port"),
+        (("127.0.0.1:0", "some..where:1"), "'some..where' cannot be the name of a host"),
         (("[outputs]", "[output]"), "there is no key `output`: did you mean `outputs`?"),
         (
             ('kind = "files"', 'kind = "carrier pigeon"'),
@@ -341,6 +360,12 @@ def test_a_wrong_register_is_one_sentence(
         assert main([command, str(site)]) == 1
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1
+
+
+def test_an_address_that_no_name_server_knows_is_said(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site.write_text(SITE.replace("127.0.0.1:0", "somewhere.invalid:9300"))
+    assert main(["run", str(site)]) == 1
+    assert "vigie: cannot listen on somewhere.invalid:9300: no host is called so (" in capsys.readouterr().err
 
 
 def test_what_is_no_site_file_is_said(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
