@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,8 +178,6 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
 
 
 def test_a_truncated_parquet_is_one_sentence(tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import pyarrow as pa
-
     whole = tmp_path / "whole.parquet"
     pq.write_table(pa.table({"datetime": ["2020-03-09 10:00:00"] * 1000, "Current": [1.0] * 1000}), whole)
     cut = tmp_path / "cut.parquet"
@@ -407,6 +408,39 @@ def test_run_works_through_files_and_archives_them(site: Path, capsys: pytest.Ca
     assert " 0 rejected" in said
     features = rows_of(f"select count(distinct asset) from '{site.parent}/archive/**/*.parquet'")
     assert features == [(3,)]
+
+
+def test_a_file_that_is_damaged_further_on_ends_there_and_fails_no_run(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = b"".join(
+        b'{"asset":"lift-0001","signal":"motor_current","time":%d,"value":1.0}\n' % (1767571200 + n)
+        for n in range(1000)
+    )
+    (site.parent / "fleet/telemetry/cut.jsonl.gz").write_bytes(gzip.compress(whole, mtime=0)[:-8])
+    assert main(["run", str(site)]) == 0
+    printed = capsys.readouterr()
+    assert "cut.jsonl.gz: the file is damaged (" in printed.err and "every input has ended" in printed.out
+
+
+def test_what_is_rejected_is_kept_as_the_operations_guide_says(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = site.parent / "fleet/telemetry"
+    for file in telemetry.iterdir():
+        file.unlink()
+    late = b'{"asset":"lift-0001","signal":"motor_current","time":"2026-01-05T00:00:00Z","value":-1e6}'
+    stranger = b'{"asset":"lift-9999","signal":"motor_current","time":"2026-01-05T00:00:00Z","value":1.0}'
+    broken = b'{"asset":"lift-0001","signal"'
+    (telemetry / "some.jsonl").write_bytes(b"\n".join((late, stranger, broken)) + b"\n")
+    assert main(["run", str(site)]) == 0
+    capsys.readouterr()
+    kept = dict(rows_of(f"select reason, raw from '{site.parent}/rejected/**/*.parquet'"))
+    assert kept["malformed"] == broken
+    assert json.loads(kept["out_of_range"]) == {  # type: ignore[arg-type]
+        "asset": "lift-0001", "signal": "motor_current", "start_us": 1767571200000000, "period_us": 0,
+        "values": [-1e6],
+    }  # fmt: skip
+    [row] = pa.ipc.open_stream(kept["unknown_asset"]).read_all().to_pylist()
+    assert (row["asset"], row["values"]) == ("lift-9999", [1.0])
 
 
 def test_a_future_time_in_a_live_run_is_rejected(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
