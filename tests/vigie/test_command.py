@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -433,9 +434,11 @@ def test_what_is_rejected_is_kept_as_the_operations_guide_says(site: Path, capsy
     (telemetry / "some.jsonl").write_bytes(b"\n".join((late, stranger, broken)) + b"\n")
     assert main(["run", str(site)]) == 0
     capsys.readouterr()
-    kept = dict(rows_of(f"select reason, raw from '{site.parent}/rejected/**/*.parquet'"))
+    kept: dict[Any, Any] = {
+        reason: raw for reason, raw in rows_of(f"select reason, raw from '{site.parent}/rejected/**/*.parquet'")
+    }
     assert kept["malformed"] == broken
-    assert json.loads(kept["out_of_range"]) == {  # type: ignore[arg-type]
+    assert json.loads(kept["out_of_range"]) == {
         "asset": "lift-0001", "signal": "motor_current", "start_us": 1767571200000000, "period_us": 0,
         "values": [-1e6],
     }  # fmt: skip
