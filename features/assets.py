@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Meta, Struct
 
+from features.wording import nearest, parser_words
+
 __all__ = ["Asset", "AssetFileError", "Register", "load_assets", "shard_of"]
 
 
@@ -78,22 +80,26 @@ def load_assets(path: str | Path) -> Register:
     Raises
     ------
     AssetFileError
-        If the file is missing, or one entry is wrong: the whole file is refused, and the message names the line.
+        If the file is missing, a column is not known, or one entry is wrong: the whole file is refused, and the message
+        names the line. An unknown column is refused because it may be a known one that is spelt wrong.
     """
     path = Path(path)
     try:
         rows = _csv_rows(path) if path.suffix == ".csv" else _toml_rows(path)
     except FileNotFoundError:
         raise AssetFileError(f"{path}: there is no such asset file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AssetFileError(f"{path}: the asset file cannot be read ({error})") from None
+    except UnicodeDecodeError:
+        raise AssetFileError(f"{path}: this is not text in UTF-8: save it as CSV UTF-8") from None
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AssetFileError(f"{path}: the asset file cannot be read ({reason})") from None
     register: Register = {}
     zones: set[str] = set()
     for place, row in rows:
         try:
             asset = msgspec.convert(row, Asset, strict=False)
         except msgspec.ValidationError as error:
-            raise AssetFileError(f"{path}: {place}: {error}") from None
+            raise AssetFileError(f"{path}: {place}: {parser_words(error, Asset, row)}") from None
         if asset.id in register:
             raise AssetFileError(f"{path}: {place}: the asset {asset.id!r} stands twice")
         if asset.time_zone not in zones:
@@ -109,6 +115,9 @@ def load_assets(path: str | Path) -> Register:
 def _csv_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
+        problem = _header_problem(list(reader.fieldnames or ()))
+        if problem is not None:
+            raise AssetFileError(f"{path}: line 1: {problem}")
         rows = []
         for row in reader:
             place = f"line {reader.line_num}"
@@ -118,11 +127,39 @@ def _csv_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     return rows
 
 
+def _header_problem(columns: list[str]) -> str | None:
+    """Return what is wrong in the header, None where nothing is.
+
+    Examples
+    --------
+    >>> _header_problem(["id", "class", "Provider"])
+    "no column is called 'Provider': did you mean `provider`?"
+    """
+    known = [field.encode_name for field in msgspec.structs.fields(Asset)]
+    if not columns:
+        return "the header is missing"
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
+        mark = next(mark for mark in ";\t|" if mark in columns[0])
+        return f"the columns are separated by {mark!r}: save the file with commas"
+    unknown = [column for column in columns if column not in known]
+    if len(unknown) == 1:
+        return f"no column is called {unknown[0]!r}: {nearest(unknown[0], known, 'columns')}"
+    if unknown:
+        return f"no columns are called {', '.join(map(repr, unknown))}: the columns are {', '.join(known)}"
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        return f"two columns are called {twice[0]!r}"
+    missing = [column for column in ("id", "class") if column not in columns]
+    return f"the column `{missing[0]}` is missing" if missing else None
+
+
 def _toml_rows(path: Path) -> list[tuple[str, dict[str, object]]]:
     try:
         document = msgspec.toml.decode(path.read_text(encoding="utf-8"), type=dict[str, list[dict[str, object]]])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise AssetFileError(f"{path}: {error}") from None
+    except msgspec.ValidationError:
+        raise AssetFileError(f"{path}: expected [[assets]] tables and nothing else") from None
+    except msgspec.DecodeError as error:
+        raise AssetFileError(f"{path}: this is not TOML: {error}") from None
     if set(document) != {"assets"}:
         raise AssetFileError(f"{path}: expected [[assets]] tables and nothing else")
     return [(f"$.assets[{number}]", row) for number, row in enumerate(document["assets"])]

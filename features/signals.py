@@ -29,6 +29,7 @@ from msgspec import Meta, Struct
 
 from features import boiler, lift
 from features.cycles import CycleKind
+from features.wording import parser_words
 
 __all__ = [
     "KINDS",
@@ -394,7 +395,7 @@ def load_class(name_or_path: str | Path) -> EquipmentClass:
     try:
         equipment = msgspec.toml.decode(text, type=EquipmentClass)
     except msgspec.ValidationError as error:
-        raise ClassFileError(f"{path}: {str(error)[0].lower()}{str(error)[1:]}") from None
+        raise ClassFileError(f"{path}: {parser_words(error, EquipmentClass, msgspec.toml.decode(text))}") from None
     except msgspec.DecodeError as error:
         raise ClassFileError(f"{path}: this is not TOML: {error}") from None
     for problem in _contradictions(equipment):

@@ -5,7 +5,8 @@ Relative paths are relative to the site file. Everything that can be wrong in it
 
 from __future__ import annotations
 
-import os
+import errno
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from msgspec import Meta, Struct
 
 from features.assets import AssetFileError, Register, load_assets
 from features.signals import ClassFileError, EquipmentClass, load_class
+from features.wording import parser_words
 from flows.kafka.settings import KafkaInput, KafkaOutput
 from flows.kafka.settings import problems as kafka_problems
 from flows.known import unknown_classes
@@ -155,13 +157,20 @@ def parse_address(text: str) -> tuple[str, int]:
     ('127.0.0.1', 9300)
     """
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"an address is host:port, such as 127.0.0.1:9300; got {text!r}")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host!r} cannot be the name of a host") from None
     return host.strip("[]"), int(port)
 
 
 def unwritable(folder: Path) -> str | None:
     """Return why a folder cannot be written, or made; None where it can.
+
+    Permissions do not tell: root has them all, and still makes nothing in ``/proc``. So a folder with the rest of the
+    path and a file in it is made, beside what is there, and taken away again. A full disk is no reason: it gets room.
 
     Examples
     --------
@@ -169,11 +178,20 @@ def unwritable(folder: Path) -> str | None:
     '/dev/null is not a folder'
     """
     place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        return f"{place} is not a folder"
-    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} cannot be written"
+    try:
+        while not (place.exists() or place.is_symlink()) and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            return f"{place} is not a folder"
+        with tempfile.TemporaryDirectory(prefix=".vigie-", dir=place) as made:
+            probe = Path(made) / folder.relative_to(place)
+            probe.mkdir(parents=True, exist_ok=True)
+            (probe / "probe").touch()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return None
+        return f"nothing can be written in {place} ({getattr(error, 'strerror', None) or error})"
+    return None
 
 
 def load_site(path: str | Path, lenient: bool = False) -> tuple[LoadedSite | None, list[str]]:
@@ -185,19 +203,12 @@ def load_site(path: str | Path, lenient: bool = False) -> tuple[LoadedSite | Non
         The site file.
     lenient
         Leave out what a pattern matches and cannot be read, such as a file that a crash has torn, and name it: a run
-        must not fail at each start because of one file among many.
+        must not fail at each start because of one file among many. Where nothing would be left to read, it fails.
     """
     path = Path(path)
-    try:
-        site = msgspec.toml.decode(path.read_text(encoding="utf-8"), type=Site)
-    except FileNotFoundError:
-        return None, [f"{path}: there is no such site file"]
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [f"{path}: the site file cannot be read ({error})"]
-    except msgspec.ValidationError as error:
-        return None, [f"{path}: {error}"]
-    except msgspec.DecodeError as error:
-        return None, [f"{path}: this is not TOML: {error}"]
+    site = _read(path)
+    if isinstance(site, str):
+        return None, [f"{path}: {site}"]
     folder = path.resolve().parent
     problems: list[str] = []
     classes: dict[str, EquipmentClass] = {}
@@ -210,23 +221,35 @@ def load_site(path: str | Path, lenient: bool = False) -> tuple[LoadedSite | Non
         else:
             classes[equipment.name] = equipment
     register: Register = {}
+    reads = any(not isinstance(one, SimulatorInput) for one in site.inputs)
+    if site.assets is None and reads:
+        problems.append(f"{path}: $.assets: a site that reads telemetry needs a register of its assets")
     if site.assets is not None:
         try:
             register = load_assets(folder / site.assets)
+            if reads and not register:
+                problems.append(f"{folder / site.assets}: it names no asset")
         except AssetFileError as error:
             problems.append(str(error))
-    problems += unknown_classes(register, classes, site.assets or "")
+    strangers = unknown_classes(register, classes, folder / (site.assets or ""))
+    if strangers:
+        more = f", and so are {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        problems.append(f"{strangers[0]}{more}: the classes are {', '.join(sorted(classes))}")
+    problems += [
+        f"{path}: $.inputs: {one.name}: no class is called {one.equipment!r}: they are {', '.join(sorted(classes))}"
+        for one in site.inputs
+        if not isinstance(one, SimulatorInput) and one.equipment is not None and one.equipment not in classes
+    ]
     left_out: list[str] = []
     files = _files(site, folder, classes, problems, left_out if lenient else problems)
+    if left_out and not any(files.values()) and len(files) == len(site.inputs):
+        more = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        problems.append(f"no file of the site can be read: {left_out[0]}{more}")
     try:
         parse_address(site.outputs.address)
     except ValueError as error:
         problems.append(f"{path}: $.outputs.address: {error}")
-    for key in ("archive", "dead_letters"):
-        name = getattr(site.outputs, key)
-        problem = None if name is None else unwritable(folder / name)
-        if problem is not None:
-            problems.append(f"{path}: $.outputs.{key}: {problem}")
+    problems += [f"{path}: $.outputs.{problem}" for problem in _outputs(site.outputs, folder)]
     names = [one.name for one in site.inputs]
     problems += [
         f"{path}: $.inputs: two inputs are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})
@@ -239,19 +262,46 @@ def load_site(path: str | Path, lenient: bool = False) -> tuple[LoadedSite | Non
         if known:
             problems.append(f"{path}: $.inputs: the register has an asset {known[0]!r}, as the simulated fleet does")
     topics = [one for one in site.inputs if isinstance(one, KafkaInput)]
-    problems += [f"{path}: {problem}" for problem in _kafka(site, topics, folder, classes)]
+    problems += [f"{path}: {problem}" for problem in _kafka(site, topics, folder)]
     brokers = [one for one in site.inputs if isinstance(one, MqttInput)]
-    problems += [f"{path}: {problem}" for problem in mqtt_problems(brokers, folder, classes)]
-    if (files or topics or brokers) and not register:
-        problems.append(f"{path}: $.assets: a site that reads telemetry needs a register of its assets")
+    named = [one.equipment for one in brokers if one.equipment is not None]  # wrong ones have been told
+    problems += [f"{path}: {problem}" for problem in mqtt_problems(brokers, folder, named)]
     return (None if problems else LoadedSite(site, folder, classes, register, files, tuple(left_out))), problems
 
 
-def _kafka(site: Site, topics: list[KafkaInput], folder: Path, classes: dict[str, EquipmentClass]) -> Iterator[str]:
+def _read(path: Path) -> Site | str:
+    """Read a site file; return it, or what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return msgspec.toml.decode(text, type=Site)
+    except FileNotFoundError:
+        return "there is no such site file"
+    except IsADirectoryError:
+        return "this is a folder: give the site file in it"
+    except UnicodeDecodeError:
+        return "this is not a site file: it is not text in UTF-8"
+    except OSError as error:
+        return f"the site file cannot be read ({error.strerror})"
+    except msgspec.ValidationError as error:
+        return parser_words(error, Site, msgspec.toml.decode(text))
+    except msgspec.DecodeError as error:
+        return f"this is not TOML: {error}"
+
+
+def _outputs(outputs: Outputs, folder: Path) -> Iterator[str]:
+    """Yield what is wrong with the folders of the outputs."""
+    folders = {"archive": outputs.archive, "dead_letters": outputs.dead_letters}
+    for key, name in folders.items():
+        problem = None if name is None else unwritable(folder / name)
+        if problem is not None:
+            yield f"{key}: {problem}"
+    if None not in folders.values() and len({(folder / str(name)).resolve() for name in folders.values()}) == 1:
+        yield f"dead_letters: {outputs.dead_letters} is the folder of the archive: give it one of its own"
+
+
+def _kafka(site: Site, topics: list[KafkaInput], folder: Path) -> Iterator[str]:
     """Yield what is wrong with the topics of a site."""
     for one in topics:
-        if one.equipment is not None and one.equipment not in classes:
-            yield f"$.inputs: {one.name}: no class is called {one.equipment!r}"
         yield from (f"$.inputs: {one.name}: {problem}" for problem in kafka_problems(one, folder))
     # A topic's name is that of its partitions in the recovery store, and in the metrics.
     for topic in sorted({one.topic for one in topics if [t.topic for t in topics].count(one.topic) > 1}):
@@ -272,7 +322,6 @@ def _files(
         if not isinstance(described, FileInput):
             continue
         if described.equipment is not None and described.equipment not in classes:
-            problems.append(f"$.inputs: {described.name}: no class is called {described.equipment!r}")
             continue
         paths: list[Path] = []
         for pattern in described.paths:
@@ -287,6 +336,8 @@ def _files(
                     open_check(one, classes.get(described.equipment or ""))
                     paths.append(one)
                 except InputError as error:
-                    (left_out if wild else problems).append(str(error))
+                    wide = str(error).endswith("needs the class of its assets")
+                    hint = ': write class = "lift", or another, under its [[inputs]]' if wide else ""
+                    (left_out if wild else problems).append(f"{error}{hint}")
         files[described.name] = paths
     return files

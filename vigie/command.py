@@ -216,6 +216,7 @@ def _simulate(given: argparse.Namespace) -> int:
 
 def _check(given: argparse.Namespace) -> int:
     from flows.site import SimulatorInput, load_site
+    from vigie.say import counted
 
     site, problems = load_site(given.site)
     for problem in problems:
@@ -224,6 +225,6 @@ def _check(given: argparse.Namespace) -> int:
         return 1
     files = sum(map(len, site.files.values()))
     simulated = sum(one.lifts + one.boilers for one in site.site.inputs if isinstance(one, SimulatorInput))
-    assets = len(site.register) + simulated
-    print(f"{given.site}: {assets} assets, {len(site.site.inputs)} inputs, {files} files: nothing is wrong")
+    things = ((len(site.register) + simulated, "asset"), (len(site.site.inputs), "input"), (files, "file"))
+    print(f"{given.site}: {', '.join(counted(*one) for one in things)}: nothing is wrong")
     return 0

@@ -16,7 +16,7 @@ from flows.simulator.target import Target
 from flows.simulator.write import write_assets, write_truth
 from vigie.command import Failure
 from vigie.live import stopped_by_signal
-from vigie.say import progress
+from vigie.say import counted, progress
 
 __all__ = ["feed_broker"]
 
@@ -34,7 +34,8 @@ def feed_broker(plan: FleetPlan, target: Target, given: argparse.Namespace) -> i
         send = _to_kafka if target.kind == "kafka" else _to_mqtt
         readings = send(plan, target, given, sent, stop)
     end = " until it was stopped" if stop.is_set() else ""
-    print(f"{readings:,} readings of {given.lifts} lifts and {given.boilers} boilers -> {given.out}{end}")
+    fleet = f"{counted(given.lifts, 'lift')} and {counted(given.boilers, 'boiler')}"
+    print(f"{counted(readings, 'reading')} of {fleet} -> {given.out}{end}")
     return 0
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from features.signals import ClassFileError, load_class
 from vigie.command import Failure
-from vigie.say import account_line, progress
+from vigie.say import account_line, counted, progress
 
 __all__ = ["score", "simulate"]
+
+STRANGE = 0.9
+"""Share of readings of unknown signals above which the class itself is in doubt."""
 
 
 def score(given: argparse.Namespace) -> int:
@@ -24,8 +28,13 @@ def score(given: argparse.Namespace) -> int:
         raise Failure(f"--out {out}: the name must end in .parquet or .csv")
     if not out.absolute().parent.is_dir():
         raise Failure(f"--out {out}: there is no folder {out.absolute().parent}")
-    if out.is_dir() or unwritable(out.absolute().parent) is not None:
-        raise Failure(f"--out {out}: this is a folder, or its folder cannot be written")
+    if out.exists() and Path(given.input).exists() and out.samefile(given.input):
+        raise Failure(f"--out {out}: this is the input itself, which would be lost: give the scores another name")
+    if out.is_dir():
+        raise Failure(f"--out {out}: this is a folder")
+    problem = unwritable(out.absolute().parent)
+    if problem is not None:
+        raise Failure(f"--out {out}: {problem}")
     letters = None if given.dead_letters is None else Path(given.dead_letters)
     problem = None if letters is None else unwritable(letters)
     if problem is not None:
@@ -51,7 +60,14 @@ def score(given: argparse.Namespace) -> int:
     except OSError as error:
         raise Failure(f"the output cannot be written: {error}") from None
     print(account_line(result.account))
-    print(f"{result.windows:,} windows, {result.pages:,} pages -> {out}")
+    print(f"{counted(result.windows, 'window')}, {counted(result.pages, 'page')} -> {out}")
+    strange, received = result.account.get("unknown_signal", 0), result.account["received"]
+    if strange > STRANGE * received:
+        print(
+            f"vigie: {strange / received:.0%} of the readings are of signals that the class {equipment.name} "
+            f"does not have: is --class {given.equipment} right?",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -101,5 +117,6 @@ def simulate(given: argparse.Namespace) -> int:
             readings = write_fleet(plan, out, given.wire, wrote)
         except OSError as error:
             raise Failure(f"{out}: the fleet cannot be written: {error}") from None
-    print(f"{readings:,} readings of {given.lifts} lifts and {given.boilers} boilers -> {out}")
+    fleet = f"{counted(given.lifts, 'lift')} and {counted(given.boilers, 'boiler')}"
+    print(f"{counted(readings, 'reading')} of {fleet} -> {out}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from flows.site import LoadedSite
 from flows.spool.writer import SpoolError
 from flows.supervise import HOPELESS
 from vigie.command import Failure
-from vigie.say import account_line
+from vigie.say import account_line, counted
 
-__all__ = ["demo", "run", "stopped_by_signal"]
+__all__ = ["demo", "run", "say", "stopped_by_signal", "unresolved"]
 
 
 def demo(given: argparse.Namespace) -> int:
@@ -60,7 +61,8 @@ def demo(given: argparse.Namespace) -> int:
         )
         _serve(
             live,
-            f"a simulated fleet of {given.lifts} lifts and {given.boilers} boilers, {given.speed:,.0f} times real time",
+            f"a simulated fleet of {counted(given.lifts, 'lift')} and {counted(given.boilers, 'boiler')}, "
+            f"{given.speed:,.0f} times real time",
         )
     return 0
 
@@ -95,7 +97,7 @@ def run(given: argparse.Namespace) -> int:
         except SpoolError as error:
             raise Failure(str(error)) from None
         live.epoch = timedelta(seconds=given.snapshot_interval)
-        _serve(live, f"{site.site.name}: {len(live.known.register)} assets")
+        _serve(live, f"{site.site.name}: {counted(len(live.known.register), 'asset')}")
     return 0
 
 
@@ -140,6 +142,8 @@ def _serve(live: object, what: str) -> None:
         account = live.run(serving)
     except StateError as error:
         raise Failure(f"{error}; to start anew add --fresh", HOPELESS if live.place.serves else 1) from None
+    except socket.gaierror as error:
+        raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {unresolved(error)}") from None
     except OSError as error:
         if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) and error.filename is None:
             raise Failure(f"cannot listen on {live.address[0]}:{live.address[1]}: {error.strerror}") from None
@@ -149,7 +153,15 @@ def _serve(live: object, what: str) -> None:
     print(account_line(account), flush=True)
 
 
+def unresolved(error: OSError) -> str:
+    """Say what an address is that no name server knows."""
+    if isinstance(error, socket.gaierror):
+        return f"no host is called so ({error.strerror}); 127.0.0.1 is this machine alone, 0.0.0.0 all its addresses"
+    return error.strerror or str(error)
+
+
 def say(sentence: str) -> None:
+    """Tell the operator a sentence."""
     print(f"vigie: {sentence}", file=sys.stderr, flush=True)
 
 

@@ -8,7 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["account_line", "progress"]
+__all__ = ["account_line", "counted", "progress"]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "boiler"), counted(2000, "lift")
+    ('1 boiler', '2,000 lifts')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def account_line(account: dict[str, int]) -> str:
@@ -21,7 +32,8 @@ def account_line(account: dict[str, int]) -> str:
     """
     rejected = {name: n for name, n in account.items() if name not in ("received", "scored", "pending") and n}
     reasons = ", ".join(f"{name} {n:,}" for name, n in sorted(rejected.items(), key=lambda item: -item[1]))
-    text = f"{account['received']:,} readings in: {account['scored']:,} scored, {sum(rejected.values()):,} rejected"
+    text = f"{counted(account['received'], 'reading')} in: {account['scored']:,} scored"
+    text += f", {sum(rejected.values()):,} rejected"
     if account["pending"]:
         text += f", {account['pending']:,} in open windows"
     return f"{text} ({reasons})" if reasons else text

@@ -21,7 +21,8 @@ from flows.shown import ShownOn
 from flows.site import LoadedSite, parse_address
 from flows.supervise import Heartbeat, Supervisor, free_ports
 from vigie.command import Failure
-from vigie.live import say
+from vigie.live import say, unresolved
+from vigie.say import counted
 
 __all__ = ["supervise"]
 
@@ -79,8 +80,9 @@ def supervise(
                 metrics=supervisor.exposition if shown is None else lambda: shown(supervisor.exposition()),
                 is_ready=lambda: all(supervisor.up),
             ) as server:
-                print(f"vigie watches {site.site.name}: {len(site.register)} assets in {len(meet)} processes")
+                assets = counted(len(site.register), "asset")
+                print(f"vigie watches {site.site.name}: {assets} in {len(meet)} processes")
                 print(f"listening on {server.url}  (Ctrl-C ends)", flush=True)
                 return supervisor.run()
         except OSError as error:
-            raise Failure(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from None
+            raise Failure(f"cannot listen on {address[0]}:{address[1]}: {unresolved(error)}") from None

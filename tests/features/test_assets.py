@@ -30,8 +30,9 @@ def test_empty_cells_are_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("l1,lift,,,,many,,,,,,\n", r"line 2: Expected `int`.*households"),
-        (",lift,,,,1,,,,,,\n", r"line 2: .*`id`"),
+        ("l1,lift,,,,many,,,,,,\n", r"line 2: \$.households: expected a whole number, got 'many'"),
+        (",lift,,,,1,,,,,,\n", "line 2: the key `id` is missing"),
+        ("l1,lift,,,,-1,,,,,,\n", r"line 2: .*households: expected a whole number of at least 0, got"),
         ("l1,lift,,,,1,,,Mars/Olympus,,,\n", r"line 2: no IANA time zone is called 'Mars/Olympus'"),
         ("l1,lift,,,,1,,,,,,\nl1,lift,,,,1,,,,,,\n", r"line 3: the asset 'l1' stands twice"),
         ("l1,lift\n", r"line 2: this line has not as many fields as the header"),
@@ -41,6 +42,35 @@ def test_a_bad_file_is_refused_whole_with_its_line(tmp_path: Path, line: str, wo
     path = tmp_path / "a.csv"
     path.write_text(HEADER + line)
     with pytest.raises(AssetFileError, match=words):
+        load_assets(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("id,class,providr", r"line 1: no column is called 'providr': did you mean `provider`\?"),
+        (
+            "id,class,Code patrimoine",
+            "line 1: no column is called 'Code patrimoine': the columns are id, class, site, ",
+        ),
+        ("Adresse,id,class,Ville", "line 1: no columns are called 'Adresse', 'Ville': the columns are id, class, "),
+        ("id;class;site", "line 1: the columns are separated by ';': save the file with commas"),
+        ("id,site", "line 1: the column `class` is missing"),
+        ("id,class,id", "line 1: two columns are called 'id'"),
+        ("", "line 1: the header is missing"),
+    ],
+)
+def test_the_header_of_an_export_is_told_with_the_columns_there_are(tmp_path: Path, header: str, words: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\nl1,lift,x\n" if header else "")
+    with pytest.raises(AssetFileError, match=words):
+        load_assets(path)
+
+
+def test_an_export_in_another_alphabet_says_how_to_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("id,class,provider\nl1,lift,Société\n".encode("latin-1"))
+    with pytest.raises(AssetFileError, match="this is not text in UTF-8: save it as CSV UTF-8"):
         load_assets(path)
 
 

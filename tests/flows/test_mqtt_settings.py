@@ -56,17 +56,25 @@ def test_a_site_with_a_broker_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ("", "Object missing required field `spool` - at `$.inputs[0]`"),
-        ('spool = "s"\nqos = 2\n', "$.inputs[0].qos"),
-        ('spool = "s"\nspool_limit_bytes = 1\n', "$.inputs[0].spool_limit_bytes"),
-        ('spool = "s"\nwire = "csv"\n', "$.inputs[0].wire"),
-        ('spool = "s"\npasword_file = "x"\n', "pasword_file"),
+        ("", "$.inputs[0]: the key `spool` is missing"),
+        ('spool = "s"\nqos = 2\n', "$.inputs[0].qos: 2 is none of 0, 1"),
+        (
+            'spool = "s"\nspool_limit_bytes = 1\n',
+            "$.inputs[0].spool_limit_bytes: expected a whole number of at least 10000000, got 1",
+        ),
+        ('spool = "s"\nwire = "csv"\n', "$.inputs[0].wire: 'csv' is none of arrow, cbor, json, senml, senml-cbor"),
+        ('spool = "s"\npasword_file = "x"\n', "there is no key `pasword_file`: did you mean `password_file`?"),
     ],
 )
 def test_the_form_of_an_input_is_checked(tmp_path: Path, extra: str, sentence: str) -> None:
     loaded, found = load_site(site(tmp_path, INPUT + extra))
     assert loaded is None
     assert sentence in found[0]
+
+
+def test_a_class_that_no_file_has_is_told_once(tmp_path: Path) -> None:
+    path = site(tmp_path, INPUT + 'spool = "spool"\nclass = "crane"\n')
+    assert load_site(path)[1] == [f"{path}: $.inputs: gateways: no class is called 'crane': they are boiler, lift"]
 
 
 def test_a_site_that_reads_a_broker_needs_a_register(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,8 +179,6 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
 
 
 def test_a_truncated_parquet_is_one_sentence(tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import pyarrow as pa
-
     whole = tmp_path / "whole.parquet"
     pq.write_table(pa.table({"datetime": ["2020-03-09 10:00:00"] * 1000, "Current": [1.0] * 1000}), whole)
     cut = tmp_path / "cut.parquet"
@@ -197,11 +199,44 @@ def test_a_wrong_class_file_or_output_is_one_sentence(
         ((data, "--class", "elevator"), "boiler, lift"),
         ((data, "--class", "lift", "--out", str(tmp_path / "scores.xlsx")), ".parquet or .csv"),
         ((data, "--class", "lift", "--out", str(tmp_path / "no/scores.csv")), "there is no folder"),
+        (
+            (data, "--class", "lift", "--out", "/proc/x.parquet"),
+            "--out /proc/x.parquet: nothing can be written in /proc (",
+        ),
+        ((data, "--class", "lift", "--dead-letters", "/proc/x"), "--dead-letters /proc/x: nothing can be written in"),
     ):
         status, _, error = score(capsys, *arguments)
         assert status == 1
         assert words in error
         assert error.count("\n") == 1
+
+
+def test_a_class_of_other_machines_is_doubted(tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "valve.jsonl", str(tmp_path / "s.parquet")
+    line = '{"asset":"v","signal":"%s","time":"2026-01-05T00:00:%02dZ","value":1.0}\n'
+    data.write_text("".join(line % ("steam", n) for n in range(30)) + line % ("current", 30))
+    status, said, error = score(capsys, str(data), "--class", str(loop), "--out", out)
+    assert status == 0 and "unknown_signal 30" in said
+    assert error == (
+        f"vigie: 97% of the readings are of signals that the class loop does not have: is --class {loop} right?\n"
+    )
+    data.write_text("".join(line % (("steam", "current")[n % 2], n) for n in range(30)))
+    assert score(capsys, str(data), "--class", str(loop), "--out", out)[2] == ""
+
+
+@pytest.mark.parametrize("spelling", ["valve.csv", "./sub/../valve.csv", "link.csv", "hard.csv"])
+def test_the_input_is_never_overwritten(
+    tmp_path: Path, loop: Path, capsys: pytest.CaptureFixture[str], spelling: str
+) -> None:
+    data = tmp_path / "valve.csv"
+    data.write_text("\n".join(table()) + "\n")
+    before = data.read_bytes()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.csv").symlink_to(data)
+    (tmp_path / "hard.csv").hardlink_to(data)
+    status, _, error = score(capsys, str(data), "--class", str(loop), "--out", f"{tmp_path}/{spelling}")
+    assert status == 1 and data.read_bytes() == before
+    assert "this is the input itself" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["demo", "run", "score", "simulate", "check"])
@@ -261,7 +296,7 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 def test_check_finds_nothing_wrong_in_a_good_site(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(site)]) == 0
-    assert "3 assets, 1 inputs, 1 files: nothing is wrong" in capsys.readouterr().out
+    assert "3 assets, 1 input, 1 file: nothing is wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -270,9 +305,27 @@ def test_check_finds_nothing_wrong_in_a_good_site(site: Path, capsys: pytest.Cap
         (("assets.csv", "none.csv"), "there is no such asset file"),
         (("fleet/telemetry/*", "fleet/nothing/*"), "no file matches"),
         (("127.0.0.1:0", "somewhere"), "an address is host:port"),
-        (("[outputs]", "[output]"), "unknown field `output`"),
-        (('kind = "files"', 'kind = "carrier pigeon"'), "Invalid value 'carrier pigeon'"),
-        (('name = "gateway"', 'name = "gateway"\nclass = "chiller"'), "no class is called 'chiller'"),
+        (("127.0.0.1:0", "some..where:1"), "'some..where' cannot be the name of a host"),
+        (("[outputs]", "[output]"), "there is no key `output`: did you mean `outputs`?"),
+        (
+            ('kind = "files"', 'kind = "carrier pigeon"'),
+            "$.inputs[0].kind: 'carrier pigeon' is none of files, kafka, mqtt, simulator",
+        ),
+        (
+            ('name = "gateway"', 'name = "gateway"\nclass = "chiller"'),
+            "no class is called 'chiller': they are boiler, lift",
+        ),
+        (('name = "Les Lilas"', ""), "the key `name` is missing"),
+        (
+            ('kind = "files"\n', ""),
+            "$.inputs[0]: the key `kind` is missing: it is one of files, kafka, mqtt, simulator",
+        ),
+        (("[[inputs]]", "[inputs]"), "$.inputs: write [[inputs]], in double brackets: there may be several"),
+        (('["fleet/telemetry/*"]', '"fleet/telemetry/*"'), '$.inputs[0].paths: expected a list: write ["fleet/'),
+        (('archive = "archive"', 'archive = "/proc/arch"'), "$.outputs.archive: nothing can be written in /proc ("),
+        (('"rejected"', '"/proc/self/rejected"'), "$.outputs.dead_letters: nothing can be written in /proc/self ("),
+        (('"rejected"', '"site.toml/rejected"'), "site.toml is not a folder"),
+        (('"rejected"', '"./fleet/../archive"'), "$.outputs.dead_letters: ./fleet/../archive is the folder of the arc"),
         (('assets = "fleet/assets.csv"', 'assets = "fleet/assets.csv"\nclasses = ["c.toml"]'), "no such class file"),
     ],
 )
@@ -282,8 +335,71 @@ def test_check_says_what_is_wrong(
     text = SITE.replace(*change)
     assert text != SITE
     site.write_text(text)
+    before = sorted(site.parent.rglob("*"))
     assert main(["check", str(site)]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert sorted(site.parent.rglob("*")) == before, "a check leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("register", "words"),
+    [
+        ("id;class\nlift-0001;lift\n", "assets.csv: line 1: the columns are separated by ';'"),
+        ("id,class\n", "assets.csv: it names no asset"),
+        (
+            "id,class\nlift-0001,ascenseur\nlift-0002,ascenseur\n",
+            "assets.csv: the asset 'lift-0001' is of class 'ascenseur', which no class file has, and so are 1 more: "
+            "the classes are boiler, lift",
+        ),
+    ],
+)
+def test_a_wrong_register_is_one_sentence(
+    site: Path, capsys: pytest.CaptureFixture[str], register: str, words: str
+) -> None:
+    (site.parent / "fleet/assets.csv").write_text(register)
+    for command in ("check", "run"):
+        assert main([command, str(site)]) == 1
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+
+
+def test_an_address_that_no_name_server_knows_is_said(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site.write_text(SITE.replace("127.0.0.1:0", "somewhere.invalid:9300"))
+    assert main(["run", str(site)]) == 1
+    assert "vigie: cannot listen on somewhere.invalid:9300: no host is called so (" in capsys.readouterr().err
+
+
+def test_what_is_no_site_file_is_said(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary = site.with_name("binary.toml")
+    binary.write_bytes(b"PAR1\xff\xfe\x00")
+    for path, words in ((site.parent, "this is a folder"), (binary, "it is not text in UTF-8")):
+        for command in ("check", "run"):
+            assert main([command, str(path)]) == 1
+            error = capsys.readouterr().err
+            assert words in error and error.count("\n") == 1
+
+
+def test_a_wide_table_without_a_class_says_what_to_write(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site.parent / "wide.csv").write_text("time,motor_current\n2026-01-05T00:00:00Z,1.0\n")
+    site.write_text(SITE.replace("fleet/telemetry/*", "*.csv"))
+    assert main(["check", str(site)]) == 1
+    words = (
+        'wide.csv: a wide table needs the class of its assets: write class = "lift", or another, under its [[inputs]]'
+    )
     assert words in capsys.readouterr().err
+
+
+def test_a_run_over_files_of_which_none_can_be_read_fails(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = site.parent / "fleet/telemetry"
+    (telemetry / "torn.parquet").write_bytes(b"PAR1" + bytes(20))
+    assert main(["run", str(site)]) == 0, "one among others is left out"
+    assert "torn.parquet: this is not a whole Parquet file" in capsys.readouterr().err
+    for file in telemetry.iterdir():
+        file.write_bytes(b"PAR1" + bytes(20))
+    assert main(["run", str(site)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and "no file of the site can be read: " in printed.err
 
 
 def test_run_works_through_files_and_archives_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,6 +409,41 @@ def test_run_works_through_files_and_archives_them(site: Path, capsys: pytest.Ca
     assert " 0 rejected" in said
     features = rows_of(f"select count(distinct asset) from '{site.parent}/archive/**/*.parquet'")
     assert features == [(3,)]
+
+
+def test_a_file_that_is_damaged_further_on_ends_there_and_fails_no_run(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = b"".join(
+        b'{"asset":"lift-0001","signal":"motor_current","time":%d,"value":1.0}\n' % (1767571200 + n)
+        for n in range(1000)
+    )
+    (site.parent / "fleet/telemetry/cut.jsonl.gz").write_bytes(gzip.compress(whole, mtime=0)[:-8])
+    assert main(["run", str(site)]) == 0
+    printed = capsys.readouterr()
+    assert "cut.jsonl.gz: the file is damaged (" in printed.err and "every input has ended" in printed.out
+
+
+def test_what_is_rejected_is_kept_as_the_operations_guide_says(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = site.parent / "fleet/telemetry"
+    for file in telemetry.iterdir():
+        file.unlink()
+    late = b'{"asset":"lift-0001","signal":"motor_current","time":"2026-01-05T00:00:00Z","value":-1e6}'
+    stranger = b'{"asset":"lift-9999","signal":"motor_current","time":"2026-01-05T00:00:00Z","value":1.0}'
+    broken = b'{"asset":"lift-0001","signal"'
+    (telemetry / "some.jsonl").write_bytes(b"\n".join((late, stranger, broken)) + b"\n")
+    assert main(["run", str(site)]) == 0
+    capsys.readouterr()
+    kept: dict[Any, Any] = {
+        reason: raw for reason, raw in rows_of(f"select reason, raw from '{site.parent}/rejected/**/*.parquet'")
+    }
+    assert kept["malformed"] == broken
+    assert json.loads(kept["out_of_range"]) == {
+        "asset": "lift-0001", "signal": "motor_current", "start_us": 1767571200000000, "period_us": 0,
+        "values": [-1e6],
+    }  # fmt: skip
+    [row] = pa.ipc.open_stream(kept["unknown_asset"]).read_all().to_pylist()
+    assert (row["asset"], row["values"]) == ("lift-9999", [1.0])
 
 
 def test_a_future_time_in_a_live_run_is_rejected(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
