@@ -43,9 +43,9 @@ LARGE = 1_048_576
 """Bytes to which a message is repeated where its memory is measured: a few hundred drown in the allowance."""
 BESIDE = 524_288
 """What a decoder may allocate beside ten times a payload of `LARGE`: the objects of the lines it takes apart."""
-ABOVE = {"arrow": 40, "senml": 40, "senml-cbor": 40, "cbor": 40, "senml of a class": 40, "csv": 20}
-"""Decoders that allocate more than ten times a payload of `LARGE`, and how much more may come of no other change: the
-first five hold a rejection a message, the last has room for a block a cell in `features.runs`."""
+ABOVE = {"senml of a class": 20, "senml-cbor": 20, "csv": 20}
+"""Decoders that allocate more than ten times a payload of `LARGE`: packs of one short record in Python's objects, and
+rows of short cells, for each of which `features.runs` has room for a block."""
 MEASURED = 1000
 """One message in so many is decoded with the eyes on memory, a megabyte of it, which takes some seconds."""
 START_US = 1_767_571_200_000_000
