@@ -205,7 +205,7 @@ def number_of(cell: Any, words: Mapping[str, float]) -> float | None:
         try:
             return float(cell)
         except OverflowError:
-            return math.copysign(math.inf, cell)
+            return math.inf if cell > 0 else -math.inf
     return None
 
 

@@ -105,6 +105,7 @@ HOSTILE: list[tuple[MessageWire, bytes]] = [
     ("json", BLOCK + b"1.5," * N + b'"x"]}'),
     ("json", BLOCK + b'"",' * N + b"1]}"),
     ("json", BLOCK + b"1" * N + b"]}"),
+    ("json", BLOCK + b"1" * 400 + b',"x"]}'),
     ("json", b'{"asset":"' + b"\\ud800" * N + b'"}'),
     ("senml", b"[" * N),
     ("senml", b"[" + b'{"bn":"a/"},' * N + b'{"n":"x","v":1}]'),
