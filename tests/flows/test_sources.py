@@ -95,7 +95,7 @@ def decode(message: Message, equipment: EquipmentClass) -> Decoded:
         ("none.csv", None, "there is no such file"),
         ("empty.csv", b"", "the file is empty"),
         ("blank.csv", b"\n \n", "the file is empty"),
-        ("empty.csv.gz", gzip.compress(b""), "the file is empty"),
+        ("empty.csv.gz", gzip.compress(b"", mtime=0), "the file is empty"),
         ("noise.csv", bytes(range(128, 256)) * 9, "no header of a table"),
         ("noise.parquet", bytes(range(128, 256)) * 9, "not a whole Parquet file"),
         ("noise.arrow", bytes(range(128, 256)) * 9, "not a whole Arrow file"),
