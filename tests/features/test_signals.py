@@ -46,7 +46,10 @@ def test_a_class_needs_a_file_and_no_code(tmp_path: Path) -> None:
     [
         (("window_s", "windows"), r"there is no key `windows`: did you mean `window_s`\?"),
         (("period_s = 1.0", 'period_s = "fast"'), r"\$.signals.power.period_s: expected a number, got 'fast'"),
-        (("period_s = 1.0", "period_s = 0.0"), r"power.period_s: expected a number of at least 1e-06, got 0.0"),
+        (
+            ("period_s = 1.0", "period_s = 0.0"),
+            r"\$.signals.power.period_s: expected a number of at least 1e-06, got 0.0",
+        ),
         (("range = [0.0, 1000.0]", "range = [5.0, 1.0]"), r"\$.signals.power.range: the first number must be below"),
         (("power.mean", "power.meen"), r"\$.detection.features: no feature is called 'power.meen'"),
         (("power.mean", "power.mean@running"), r"no condition is called 'running'"),
