@@ -28,11 +28,13 @@ def run(
     pipeline = Pipeline(CollectorRegistry())
     classes = {equipment.name: equipment}
     monitor = Monitor(classes=classes, class_of=lambda asset: equipment.name, pipeline=pipeline, shards=shards)
-    flow = build(monitor, {"in": TestingSource(messages, batch)}, Results(classes, scores=ScoreRows(out, equipment)))
+    rows = ScoreRows(out, equipment)
+    flow = build(monitor, {"in": TestingSource(messages, batch)}, Results(classes, scores=rows))
     if cluster:
         cluster_main(flow, list(cluster[1:]), cluster[0])
     else:
         run_main(flow)
+    rows.write()
     return pipeline.account()
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import bytewax.errors
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -209,14 +208,11 @@ def test_a_state_that_this_release_cannot_read_ends_the_run_in_a_sentence(tmp_pa
         with sqlite3.connect(path) as part:
             part.execute("UPDATE snaps SET ser_change = ? WHERE step_id = 'monitor.window'", (pickle.dumps(other),))
         part.close()
-    with pytest.raises(bytewax.errors.BytewaxRuntimeError) as ended:
-        site.run(Recorded(10**9))
-    site.store.close()
-    cause: BaseException = ended.value
-    while cause.__cause__ is not None and not isinstance(cause, StateError):
-        cause = cause.__cause__
-    assert isinstance(cause, StateError)
-    assert "a state that this release cannot read" in str(cause) and "--fresh" in str(cause)
+    try:
+        with pytest.raises(StateError, match=r"a state that this release cannot read .* --fresh"):
+            site.run(Recorded(10**9))
+    finally:
+        site.store.close()
 
 
 def test_an_asset_that_left_during_a_stop_is_gone(tmp_path: Path) -> None:

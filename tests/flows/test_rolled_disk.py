@@ -132,18 +132,23 @@ def test_memory_is_bounded_and_the_flow_waits(tmp_path: Path, monkeypatch: pytes
     assert shown(tmp_path) == sorted(given)
 
 
-def test_a_stop_ends_the_wait_with_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run ends; what was not written is in the last snapshot or comes again."""
-    Disk(monkeypatch, "sync")
+@pytest.mark.parametrize("store", ["", "s"])
+def test_a_stop_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    """The run ends; what was not written is told, unless it is in the recovery store."""
+    disk = Disk(monkeypatch, "sync")
     monkeypatch.setattr(rolled, "HELD_BYTES", 1000)
     stop = threading.Event()
-    files = RolledFiles(tmp_path, clock=lambda: 0.0, stop=stop)
+    files = RolledFiles(tmp_path, store=store, clock=lambda: 0.0, stop=stop)
     stop.set()
-    with pytest.raises(OSError, match="No space left"):
-        for n in range(1000):
-            files.add(*hour(n))
-    with pytest.raises(OSError, match="No space left"):
-        files.close()
+    for n in range(1000):
+        files.add(*hour(n))
+    state = files.state()
+    files.close()
+    assert (files.refused is None) == bool(store)
+    assert files.refused is None or files.refused.errno == errno.ENOSPC
+    disk.full = False
+    RolledFiles(tmp_path, state=state, store=store).close()
+    assert shown(tmp_path) == list(range(1000))
 
 
 def test_what_waits_for_the_disk_is_part_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,8 @@ class Broker:
     def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the broker to stand still")
 
     def thaw(self) -> None:
         assert self._process is not None
