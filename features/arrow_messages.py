@@ -108,14 +108,13 @@ def _sizes(metadata: memoryview, body: pa.Buffer | None) -> Iterator[int]:
         return
     if (version is None or _int(metadata, version, "<h") < _V5) and _field(metadata, root, 4) is not None:
         raise ValueError("batches with metadata of their own are not read in the format of before Arrow 1.0")
-    batch: int | None = header + _int(metadata, header, "<I")
+    table = header + _int(metadata, header, "<I")
+    batch: int | None = table
     if metadata[kind] == _DICTIONARY:
-        dictionary = header + _int(metadata, header, "<I")
-        grows = _field(metadata, dictionary, 2)
+        grows, inner = _field(metadata, table, 2), _field(metadata, table, 1)
         if grows is not None and metadata[grows]:
             # Each of them would be kept beside all that it grew from.
             raise ValueError("dictionaries that grow are not read")
-        inner = _field(metadata, dictionary, 1)
         batch = None if inner is None else inner + _int(metadata, inner, "<I")
     if batch is None or _field(metadata, batch, 3) is None:
         return
